@@ -1,0 +1,7 @@
+//! Keva: a replicated, linearizable key-value store that people drive with curl.
+
+pub mod kv;
+pub mod limits;
+pub mod raft;
+pub mod replica;
+pub mod util;

@@ -1,0 +1,77 @@
+//! Every bound that is not a setting, by name, with the relations between them checked when the program is compiled.
+//!
+//! Bounds are in the unit that ends the name: `BYTES`, `MS` (milliseconds) or a count. Settings that users may change
+//! live in `config`; their defaults and ranges are here.
+
+/// Longest key, in bytes of UTF-8.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Longest value unless the configuration says otherwise.
+pub const VALUE_BYTES_DEFAULT: usize = 1 << 20;
+/// Longest value that can be configured.
+pub const VALUE_BYTES_MAX: usize = 16 << 20;
+/// Longest content type that is kept with a value.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
+/// Most revisions that one `If-Match` or `If-None-Match` header may list.
+pub const CONDITION_REVISIONS_MAX: usize = 16;
+/// What a command adds to its key, value and content type.
+pub const COMMAND_OVERHEAD_BYTES_MAX: usize = 1024;
+/// Longest payload of a log entry.
+pub const PAYLOAD_BYTES_MAX: usize =
+    VALUE_BYTES_MAX + KEY_BYTES_MAX + CONTENT_TYPE_BYTES_MAX + COMMAND_OVERHEAD_BYTES_MAX;
+
+/// Most nodes in one cluster.
+pub const NODES_MAX: usize = 9;
+/// Longest identity of a node, in bytes.
+pub const IDENTITY_BYTES_MAX: usize = 255;
+
+/// Bytes of entries in one AppendEntries. One entry is always sent, however large.
+pub const APPEND_ENTRIES_BYTES_MAX: usize = 512 << 10;
+/// Most AppendEntries on their way to one peer without an answer.
+pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
+/// Most bytes of entries on their way to one peer without an answer. One message is always allowed.
+pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
+/// Most read contexts that a leader keeps per asking node.
+pub const READ_CONTEXTS_MAX: usize = 64;
+/// Bytes of forwarded proposals in one message. One proposal is always sent, however large.
+pub const FORWARD_BYTES_MAX: usize = 512 << 10;
+
+/// Client writes accepted by one node and not yet answered, in bytes of payload. Beyond it: 503.
+pub const WRITES_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
+/// Client writes accepted by one node and not yet answered. Beyond it: 503.
+pub const WRITES_IN_FLIGHT_MAX: usize = 16 << 10;
+/// Client reads accepted by one node and not yet answered. Beyond it: 503.
+pub const READS_IN_FLIGHT_MAX: usize = 16 << 10;
+/// Bytes of committed entries applied in one turn. One entry is always applied, however large.
+pub const APPLY_BYTES_PER_TURN_MAX: usize = 4 << 20;
+
+/// Bytes of one frame on a peer link, without its fixed prefix.
+pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
+/// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
+pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of one log segment file. A record larger than that gets a segment of its own size.
+pub const SEGMENT_BYTES: usize = 4 << 20;
+
+/// Shortest and longest `wait_time`, the base of the election timeout.
+pub const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
+/// See [`ELECTION_TIMEOUT_MS_MIN`].
+pub const ELECTION_TIMEOUT_MS_MAX: u64 = 300_000;
+/// `wait_time` when the configuration does not say.
+pub const ELECTION_TIMEOUT_MS_DEFAULT: u64 = 3_000;
+/// A leader sends a heartbeat this many times per election timeout.
+pub const HEARTBEATS_PER_ELECTION_TIMEOUT: u64 = 10;
+/// Longest interval between heartbeats, however long the election timeout.
+pub const HEARTBEAT_INTERVAL_MS_MAX: u64 = 1_000;
+/// After the leader's process is known to have ended: the first pre-vote comes after this long or up to twice as
+/// long; each further try waits up to twice the time before, until the normal election timeout is reached.
+pub const LEADER_LOST_PAUSE_MS: u64 = 20;
+
+const _: () = assert!(HEARTBEATS_PER_ELECTION_TIMEOUT >= 3, "one lost heartbeat must not start an election");
+const _: () = assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
+const _: () = assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX, "the default must be allowed");
+const _: () = assert!(FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX, "the largest entry must fit in a frame");
+const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
+const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
+const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
+const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
+const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX, "re-sending all writes must not reset the link");

@@ -1,0 +1,3 @@
+//! The `keva` program.
+
+fn main() {}

@@ -1,0 +1,152 @@
+//! What nodes say to one another, by the names of the Raft paper and thesis.
+
+use serde::{Deserialize, Serialize};
+
+use crate::raft::entry::Entries;
+use crate::raft::types::{EntryId, Index, NodeId, Term};
+
+/// Names a round of heartbeats: an ack with this number answers a heartbeat sent after every read with a number up to
+/// it was registered. Counts up within a leadership; never taken from a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+pub struct ReadRound(pub u64);
+
+/// The asking node's own name for a group of reads. Only ever compared for equality, by the node that chose it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
+pub struct ReadContext(pub u64);
+
+/// A message with its sender, receiver and the sender's term.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The sender.
+    pub from: NodeId,
+    /// The receiver.
+    pub to: NodeId,
+    /// The sender's current term. Of a PreVote and of its granted response: the term asked for.
+    pub term: Term,
+    /// What is said.
+    pub message: Message,
+}
+
+/// Everything that goes over a peer link after the greeting.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Message {
+    /// Would you vote for me in the envelope's term? Changes nothing on the receiver (thesis, section 9.6).
+    PreVote {
+        /// The sender's last log entry.
+        last: EntryId,
+    },
+    /// Answers [`Message::PreVote`].
+    PreVoteResponse {
+        /// Whether a real vote would be given.
+        granted: bool,
+    },
+    /// Vote for me in the envelope's term (paper, section 5.2).
+    RequestVote {
+        /// The candidate's last log entry, durable on the candidate.
+        last: EntryId,
+        /// The old leader asked for this election: a voter that hears from a leader votes all the same (thesis,
+        /// section 4.2.3).
+        transfer: bool,
+    },
+    /// Answers [`Message::RequestVote`].
+    RequestVoteResponse {
+        /// Whether the vote is given.
+        granted: bool,
+    },
+    /// Log entries behind `prev`, or just news of the commit index (paper, section 5.3).
+    AppendEntries {
+        /// The entry before the first one carried.
+        prev: EntryId,
+        /// What follows `prev`. On a link the bytes travel behind the message, not in it.
+        #[serde(skip)]
+        entries: Entries,
+        /// The leader's commit index.
+        commit_index: Index,
+    },
+    /// Answers [`Message::AppendEntries`].
+    AppendEntriesResponse {
+        /// What became of it.
+        outcome: AppendOutcome,
+    },
+    /// I am still the leader.
+    Heartbeat {
+        /// What the receiver has of the committed entries: never beyond what it is known to hold.
+        commit_index: Index,
+        /// To be echoed.
+        round: ReadRound,
+    },
+    /// Answers [`Message::Heartbeat`].
+    HeartbeatResponse {
+        /// The heartbeat's round.
+        round: ReadRound,
+    },
+    /// Which index must be applied before the reads of `context` may be answered (thesis, section 6.4)?
+    ReadIndex {
+        /// To be echoed.
+        context: ReadContext,
+    },
+    /// Answers [`Message::ReadIndex`] once the leader is sure of being the leader.
+    ReadIndexResponse {
+        /// The request's context.
+        context: ReadContext,
+        /// Apply up to here, then answer.
+        index: Index,
+    },
+    /// Start an election at once: the leader hands its office over (thesis, section 3.10).
+    TimeoutNow,
+    /// Proposals of the sender's clients for the leader, in order.
+    Forward {
+        /// The proposals' payloads. On a link the bytes travel behind the message, not in it.
+        #[serde(skip)]
+        payloads: Vec<Vec<u8>>,
+    },
+}
+
+/// What became of an AppendEntries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum AppendOutcome {
+    /// The receiver's log equals the sender's up to here, durably.
+    Accepted {
+        /// `prev` plus the entries of the message; never the receiver's own last index (which may be another
+        /// leader's tail).
+        match_index: Index,
+    },
+    /// The receiver does not have `prev`.
+    Rejected {
+        /// The message's `prev` index, so that a late answer is told from a fresh one.
+        prev_index: Index,
+        /// The receiver's last entry that may still be common: the largest one whose index is not above `prev` and
+        /// whose term is not above `prev`'s.
+        hint: EntryId,
+    },
+}
+
+impl Message {
+    /// Whether the receiver may rely on something that the sender must have made durable before (paper, section 5.1:
+    /// "updated on stable storage before responding"). Such a message leaves only after a sync.
+    ///
+    /// Exhaustive on purpose: a new kind has to answer the question.
+    #[must_use]
+    pub fn requires_sync(&self) -> bool {
+        match self {
+            // The candidate's term, its vote for itself, and the log that it advertises.
+            Message::RequestVote { .. } => true,
+            // The voter's term and vote.
+            Message::RequestVoteResponse { .. } => true,
+            // The entries that the leader will count.
+            Message::AppendEntriesResponse { .. } => true,
+            // A pre-vote promises nothing. A leader counts itself only after its own sync, so its entries may travel
+            // earlier. A heartbeat's answer only says that no newer term is known. The rest is between clients' nodes
+            // and the leader, and becomes a promise only through the log.
+            Message::PreVote { .. }
+            | Message::PreVoteResponse { .. }
+            | Message::AppendEntries { .. }
+            | Message::Heartbeat { .. }
+            | Message::HeartbeatResponse { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexResponse { .. }
+            | Message::TimeoutNow
+            | Message::Forward { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The protocol's numbers, each with a type of its own so that none is taken for another.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// A cluster member. Made from its identity by a stable hash; tests use small numbers. Never 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Serialize, Deserialize)]
+pub struct NodeId(pub u64);
+
+/// A term of office (Raft paper, section 5.1). 0 before the first election.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
+pub struct Term(pub u64);
+
+/// A position in the log, from 1. 0 means "before the first entry".
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
+pub struct Index(pub u64);
+
+/// How often a node's process has been started on its working directory, from 1. A larger one in a peer's greeting
+/// says that the peer's process ended and came back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
+pub struct Incarnation(pub u64);
+
+/// An entry's place and the term it was created in. Two entries with equal ids are the same entry (Log Matching).
+///
+/// The order is the one of the election restriction (paper, section 5.4.1): term first, then index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
+pub struct EntryId {
+    /// The term of the leader that created the entry.
+    pub term: Term,
+    /// The entry's position.
+    pub index: Index,
+}
+
+/// What a node must remember over restarts besides the log (paper, figure 2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HardState {
+    /// The latest term this node has seen.
+    pub term: Term,
+    /// The candidate that got this node's vote in `term`.
+    pub vote: Option<NodeId>,
+    /// Known to be committed, and durable here, when this was written. May lag; never ahead of the truth.
+    pub commit_index: Index,
+}
+
+impl Term {
+    /// The term after this one.
+    #[must_use]
+    pub fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
+}
+
+impl Index {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Index {
+        Index(self.0 + 1)
+    }
+
+    /// The position before this one.
+    ///
+    /// # Panics
+    /// On index 0: there is nothing before the start of the log.
+    #[must_use]
+    pub fn prev(self) -> Index {
+        Index(self.0.checked_sub(1).expect("index 0 has no predecessor"))
+    }
+}
+
+impl EntryId {
+    /// The id of the entry of `term` at `index`.
+    #[must_use]
+    pub fn new(term: Term, index: Index) -> EntryId {
+        EntryId { term, index }
+    }
+}
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Small numbers are test nodes; hashes read better in hexadecimal.
+        if self.0 < 1000 { write!(f, "n{}", self.0) } else { write!(f, "n{:016x}", self.0) }
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for EntryId {
+    /// `index@term`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.index, self.term)
+    }
+}

@@ -1,0 +1,163 @@
+//! What the network layer and the replica hand one another.
+
+use std::sync::Arc;
+
+use crate::kv::command::Command;
+use crate::raft::message::Envelope;
+use crate::raft::types::{Index, NodeId, Term};
+use crate::util::time::Millis;
+
+/// The network layer's name for a waiting request. The replica only hands it back.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Ticket(pub u64);
+
+/// What a client asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Request {
+    /// Change something.
+    Write(Command),
+    /// Read one key.
+    Read {
+        /// The key.
+        key: String,
+        /// How fresh the answer must be.
+        consistency: Consistency,
+    },
+    /// Answer as soon as a linearizable read would be answered.
+    Barrier,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Consistency {
+    /// As if there were one copy: every write that was answered before the read began is seen.
+    #[default]
+    Linearizable,
+    /// What this node has applied, without asking anyone. Works without a quorum.
+    Stale,
+}
+
+/// A key's value with what is known about it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Item {
+    /// The bytes as written.
+    pub value: Arc<[u8]>,
+    /// What the writer called them.
+    pub content_type: Option<Arc<str>>,
+    /// The index of the write: the key's revision.
+    pub revision: Index,
+}
+
+/// The answer to a request, in full.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// Whose request.
+    pub ticket: Ticket,
+    /// The index that the answer reflects; for a write, the write's own.
+    pub revision: Index,
+    /// The answer itself.
+    pub outcome: Outcome,
+}
+
+/// How a request ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The write took effect. Its revision is the reply's.
+    Written,
+    /// The write's condition did not hold; nothing changed.
+    ConditionFailed {
+        /// The key's revision at that moment, `None` when it is absent.
+        current: Option<Index>,
+    },
+    /// The key's value, `None` when it is absent.
+    Value(Option<Item>),
+    /// [`Request::Barrier`] is through.
+    Reached,
+    /// The request surely had and will have no effect. Trying again is safe.
+    NotApplied(NotApplied),
+    /// The write was handed to a leader, and its fate was not learned in time.
+    OutcomeUnknown,
+}
+
+/// Why a request was not carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotApplied {
+    /// Too much is waiting already.
+    Overloaded,
+    /// No leader was found, or it could not be reached or confirmed, within the request's time.
+    NoLeader,
+    /// A later write of the same node was ordered before it, so it can never take effect.
+    Superseded,
+    /// This node is about to stop.
+    Stopping,
+}
+
+/// Everything that may leave the node only after the turn's sync.
+#[must_use]
+#[derive(Default, Debug)]
+pub struct TurnOutput {
+    /// Promises to peers.
+    pub messages: Vec<Envelope>,
+    /// Answers to clients.
+    pub replies: Vec<Reply>,
+}
+
+/// A node's part in the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoleName {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether an election could be won.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Orders the writes.
+    Leader,
+}
+
+impl RoleName {
+    /// In lower case, as the API shows it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoleName::Follower => "follower",
+            RoleName::PreCandidate => "pre-candidate",
+            RoleName::Candidate => "candidate",
+            RoleName::Leader => "leader",
+        }
+    }
+}
+
+/// What a node knows about the cluster and itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReplicaStatus {
+    /// This node.
+    pub id: NodeId,
+    /// Its role.
+    pub role: RoleName,
+    /// Its term.
+    pub term: Term,
+    /// The leader of that term, if known.
+    pub leader: Option<NodeId>,
+    /// Known to be committed.
+    pub commit_index: Index,
+    /// Applied to the state machine.
+    pub applied_index: Index,
+    /// The last entry of the log.
+    pub last_index: Index,
+    /// How many keys there are.
+    pub keys: u64,
+    /// On the leader: what it knows of each peer. Empty elsewhere.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What a leader knows of a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    /// The peer.
+    pub id: NodeId,
+    /// Its log is known to equal the leader's up to here.
+    pub match_index: Index,
+    /// When it last answered.
+    pub last_contact: Option<Millis>,
+}

@@ -1,0 +1,5 @@
+//! Small helpers without knowledge of Keva: time as a number, seeded randomness, stable hashes.
+
+pub mod hash;
+pub mod rng;
+pub mod time;
