@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::kv::command::Command;
 use crate::raft::message::Envelope;
+pub use crate::raft::types::RoleName;
 use crate::raft::types::{Index, NodeId, Term};
 use crate::util::time::Millis;
 
@@ -100,32 +101,6 @@ pub struct TurnOutput {
     pub messages: Vec<Envelope>,
     /// Answers to clients.
     pub replies: Vec<Reply>,
-}
-
-/// A node's part in the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RoleName {
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Asks whether an election could be won.
-    PreCandidate,
-    /// Stands for election.
-    Candidate,
-    /// Orders the writes.
-    Leader,
-}
-
-impl RoleName {
-    /// In lower case, as the API shows it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RoleName::Follower => "follower",
-            RoleName::PreCandidate => "pre-candidate",
-            RoleName::Candidate => "candidate",
-            RoleName::Leader => "leader",
-        }
-    }
 }
 
 /// What a node knows about the cluster and itself.
