@@ -12,6 +12,7 @@ pub(super) struct Watermarks {
     term: Term,
     vote: Option<NodeId>,
     commit_index: Index,
+    is_leader: bool,
     led_term: Option<Term>,
 }
 
@@ -31,7 +32,7 @@ impl<S: Storage> Raft<S> {
             }
             Role::PreCandidate(_) => {}
             Role::Candidate(_) => {
-                assert_eq!(self.vote(), Some(self.config.id), "a candidate votes for itself")
+                assert_eq!(self.vote(), Some(self.config.id), "a candidate votes for itself");
             }
             Role::Leader(leader) => {
                 assert_eq!(self.vote(), Some(self.config.id), "a leader voted for itself");
@@ -54,13 +55,17 @@ impl<S: Storage> Raft<S> {
     }
 
     pub(super) fn check_delta(&self, before: &Watermarks) -> Watermarks {
-        let led_term = if self.is_leader() { Some(self.term()) } else { before.led_term };
-        let after =
-            Watermarks { term: self.term(), vote: self.vote(), commit_index: self.commit_index, led_term };
+        let is_leader = self.is_leader();
+        let led_term = if is_leader { Some(self.term()) } else { before.led_term };
+        let (term, vote, commit_index) = (self.term(), self.vote(), self.commit_index);
+        let after = Watermarks { term, vote, commit_index, is_leader, led_term };
         assert!(after.term >= before.term, "the term went back from {} to {}", before.term, after.term);
         assert!(after.commit_index >= before.commit_index, "a committed entry became uncommitted");
         if after.term == before.term && before.vote.is_some() {
             assert_eq!(after.vote, before.vote, "a second vote in term {}", after.term);
+        }
+        if is_leader && !before.is_leader {
+            assert_ne!(before.led_term, Some(term), "a second leadership of term {term}");
         }
         after
     }

@@ -173,14 +173,14 @@ impl<S: Storage> Raft<S> {
         match message {
             Message::RequestVote { last, .. } => self.handle_request_vote(now, from, last)?,
             Message::RequestVoteResponse { granted } => {
-                self.handle_request_vote_response(now, from, granted)?
+                self.handle_request_vote_response(now, from, granted)?;
             }
             Message::AppendEntries { prev, entries, commit_index } => {
                 self.follow_leader(now, from)?;
                 self.handle_append_entries(from, prev, &entries, commit_index)?;
             }
             Message::AppendEntriesResponse { outcome } => {
-                self.handle_append_entries_response(now, from, outcome)
+                self.handle_append_entries_response(now, from, outcome);
             }
             Message::Heartbeat { commit_index, round } => {
                 self.follow_leader(now, from)?;
@@ -189,7 +189,7 @@ impl<S: Storage> Raft<S> {
             Message::HeartbeatResponse { round } => self.handle_heartbeat_response(now, from, round),
             Message::ReadIndex { context } => self.handle_read_index(from, context),
             Message::ReadIndexResponse { context, index } => {
-                self.handle_read_index_response(from, context, index)
+                self.handle_read_index_response(from, context, index);
             }
             Message::TimeoutNow => self.handle_timeout_now(now, from)?,
             // Between the replicas of two nodes; not the protocol's.
