@@ -160,16 +160,24 @@ impl NodeProcess {
         }
     }
 
-    /// The end of what the node wrote to its standard error and output.
-    pub fn log_tail(&self) -> String {
-        let Ok(mut file) = File::open(&self.log_file) else {
-            return String::new();
-        };
-        let length = file.metadata().map_or(0, |metadata| metadata.len());
+    /// How much the node has written to its standard error and output, in bytes. For [`NodeProcess::log_since`].
+    pub fn log_length(&self) -> u64 {
+        std::fs::metadata(&self.log_file).map_or(0, |metadata| metadata.len())
+    }
+
+    /// What the node wrote behind this many bytes.
+    pub fn log_since(&self, offset: u64) -> String {
         let mut bytes = Vec::new();
-        let _ = file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL_BYTES)));
-        let _ = file.read_to_end(&mut bytes);
+        if let Ok(mut file) = File::open(&self.log_file) {
+            file.seek(SeekFrom::Start(offset)).expect("seek in the log file");
+            file.read_to_end(&mut bytes).expect("read the log file");
+        }
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The end of what the node wrote.
+    pub fn log_tail(&self) -> String {
+        self.log_since(self.log_length().saturating_sub(LOG_TAIL_BYTES))
     }
 }
 
