@@ -4,4 +4,5 @@ pub mod kv;
 pub mod limits;
 pub mod raft;
 pub mod replica;
+pub mod storage;
 pub mod util;
