@@ -172,7 +172,8 @@ impl SimDisk {
         let mut state = self.0.borrow_mut();
         let id = state.next_file;
         state.next_file += 1;
-        let file = File { cached: bytes.to_vec(), durable: bytes.to_vec(), ever_synced: true, ..File::default() };
+        let file =
+            File { cached: bytes.to_vec(), durable: bytes.to_vec(), ever_synced: true, ..File::default() };
         state.files.insert(id, file);
         state.names.insert(name.into(), id);
         state.durable_names.insert(name.into(), id);
@@ -259,11 +260,8 @@ impl SimDirectory {
     fn change<T>(&mut self, action: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.0.0.borrow_mut();
         let (carry_out, result) = state.operation();
-        if !carry_out {
-            result?;
-        }
-        let value = action(&mut state)?;
-        result.map(|()| value)
+        let value = if carry_out { Some(action(&mut state)?) } else { None };
+        result.map(|()| value.expect("success means carried out"))
     }
 }
 
@@ -337,11 +335,8 @@ impl SimRegion {
     fn with_file<T>(&self, action: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.disk.0.borrow_mut();
         let (carry_out, result) = state.operation();
-        if !carry_out {
-            result?;
-        }
-        let value = action(&mut state, self.id)?;
-        result.map(|()| value)
+        let value = if carry_out { Some(action(&mut state, self.id)?) } else { None };
+        result.map(|()| value.expect("success means carried out"))
     }
 }
 
