@@ -4,6 +4,7 @@
 //! [`SimDisk`] is the disk, shared by handles. [`SimDirectory`] is the working directory on it, as the storage sees it.
 //! A crash is simulated in two steps: the storage gets an error from some operation and is dropped; then
 //! [`SimDisk::crash`] decides what is left.
+#![allow(unreachable_pub, reason = "shared by several test programs")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

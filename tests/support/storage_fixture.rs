@@ -1,4 +1,5 @@
 //! Storage on a simulated disk, ready for use, and what its tests compare it with.
+#![allow(unreachable_pub, reason = "shared by several test programs")]
 
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
 use keva::raft::storage::{Storage, StorageError};
