@@ -52,6 +52,9 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
 
+/// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
+pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
+
 /// Shortest and longest `wait_time`, the base of the election timeout.
 pub const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
 /// See [`ELECTION_TIMEOUT_MS_MIN`].
@@ -76,6 +79,8 @@ const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(4096), "segments are whole blocks");
+const _: () = assert!(SEGMENT_BYTES >= 4 * LOG_BUFFER_BYTES_MAX, "a segment must take many full buffers");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
 const _: () = assert!(
     WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
