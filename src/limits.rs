@@ -67,11 +67,17 @@ pub const HEARTBEAT_INTERVAL_MS_MAX: u64 = 1_000;
 pub const LEADER_LOST_PAUSE_MS: u64 = 20;
 
 const _: () = assert!(HEARTBEATS_PER_ELECTION_TIMEOUT >= 3, "one lost heartbeat must not start an election");
-const _: () = assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
+const _: () =
+    assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
 const _: () = assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX, "the default must be allowed");
 const _: () = assert!(FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX, "the largest entry must fit in a frame");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
-const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
-const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
+const _: () =
+    assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
+const _: () =
+    assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
-const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX, "re-sending all writes must not reset the link");
+const _: () = assert!(
+    WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
+    "re-sending all writes must not reset the link"
+);

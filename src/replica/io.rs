@@ -1,8 +1,7 @@
 //! What the network layer and the replica hand one another.
 
-use std::sync::Arc;
-
 use crate::kv::command::Command;
+pub use crate::kv::store::Item;
 use crate::raft::message::Envelope;
 use crate::raft::types::{Index, NodeId, Term};
 use crate::util::time::Millis;
@@ -35,17 +34,6 @@ pub enum Consistency {
     Linearizable,
     /// What this node has applied, without asking anyone. Works without a quorum.
     Stale,
-}
-
-/// A key's value with what is known about it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Item {
-    /// The bytes as written.
-    pub value: Arc<[u8]>,
-    /// What the writer called them.
-    pub content_type: Option<Arc<str>>,
-    /// The index of the write: the key's revision.
-    pub revision: Index,
 }
 
 /// The answer to a request, in full.
