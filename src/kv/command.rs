@@ -99,19 +99,28 @@ impl Command {
         }
     }
 
+    /// Bytes of the value that the command brings.
+    #[must_use]
+    pub fn value_len(&self) -> usize {
+        match self {
+            Command::Put { value, .. } => value.len(),
+            Command::Delete { .. } => 0,
+        }
+    }
+
     /// Checks every rule that the types do not express. Only a command that passes may be proposed.
     ///
     /// # Errors
     /// With the first rule that is broken.
     pub fn check(&self) -> Result<(), CommandError> {
         check_key(self.key())?;
-        if let Command::Put { value, content_type, .. } = self {
-            if value.len() > VALUE_BYTES_MAX {
-                return Err(CommandError::ValueTooLong);
-            }
-            if content_type.as_ref().is_some_and(|name| name.len() > CONTENT_TYPE_BYTES_MAX) {
-                return Err(CommandError::ContentTypeTooLong);
-            }
+        if self.value_len() > VALUE_BYTES_MAX {
+            return Err(CommandError::ValueTooLong);
+        }
+        if let Command::Put { content_type: Some(name), .. } = self
+            && name.len() > CONTENT_TYPE_BYTES_MAX
+        {
+            return Err(CommandError::ContentTypeTooLong);
         }
         let condition = self.condition();
         for matcher in [&condition.if_match, &condition.if_none_match].into_iter().flatten() {

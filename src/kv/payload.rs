@@ -67,7 +67,7 @@ pub fn encode_payload(id: WriteId, command: &Command) -> Vec<u8> {
     if let Err(error) = command.check() {
         panic!("a command is checked before it is written down: {error}");
     }
-    let mut out = Vec::with_capacity(HEADER_BYTES + encoded_size_hint(command));
+    let mut out = Vec::with_capacity(HEADER_BYTES + command.key().len() + command.value_len() + 64);
     out.extend_from_slice(&id.origin.0.to_le_bytes());
     out.extend_from_slice(&id.incarnation.0.to_le_bytes());
     out.extend_from_slice(&id.seq.to_le_bytes());
@@ -107,12 +107,4 @@ fn decode_header(payload: &[u8]) -> Result<(WriteId, &[u8]), PayloadError> {
         return Err(PayloadError::Version(payload[24]));
     }
     Ok((id, &payload[HEADER_BYTES..]))
-}
-
-fn encoded_size_hint(command: &Command) -> usize {
-    let value = match command {
-        Command::Put { value, .. } => value.len(),
-        Command::Delete { .. } => 0,
-    };
-    value + command.key().len() + 64
 }
