@@ -10,12 +10,12 @@ use crate::kv::store::{Applied, Store};
 use crate::limits::APPLY_BYTES_PER_TURN_MAX;
 use crate::raft::entry::EntryKind;
 use crate::raft::message::{Envelope, Message};
-use crate::raft::raft::{Config, ProposeError, Raft, Role};
+use crate::raft::progress::Progress;
+use crate::raft::raft::{Config, ProposeError, Raft};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{Incarnation, Index, NodeId, Term};
 use crate::replica::io::{
-    Consistency, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request, RoleName, Ticket,
-    TurnOutput,
+    Consistency, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request, Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
 use crate::replica::reads::Reads;
@@ -128,7 +128,7 @@ impl<S: Storage> Replica<S> {
             // The leader's process came back so fast that nobody saw it gone. It leads no more.
             self.raft.handle_peer_lost(now, peer);
         }
-        self.raft.handle_peer_connected(now, peer);
+        self.raft.handle_peer_connected(peer);
         self.on_view(now);
         if self.raft.leader() == Some(peer) {
             self.writes.offer_again();
@@ -149,11 +149,14 @@ impl<S: Storage> Replica<S> {
     /// # Panics
     /// When a write breaks a rule of [`Command::check`](crate::kv::command::Command::check), or the ticket is waiting
     /// already.
-    pub fn submit(&mut self, ticket: Ticket, request: Request, deadline: Millis) {
+    pub fn submit(&mut self, now: Millis, ticket: Ticket, request: Request, deadline: Millis) {
         let waits = self.writes.has_ticket(ticket) || self.reads.has_ticket(ticket);
         assert!(!waits, "{ticket:?} is waiting already; a ticket names one request");
         if self.stopping {
             return self.answer(ticket, Outcome::NotApplied(NotApplied::Stopping));
+        }
+        if deadline <= now && !matches!(request, Request::Read { consistency: Consistency::Stale, .. }) {
+            return self.answer(ticket, Outcome::NotApplied(NotApplied::NoLeader));
         }
         let taken = match request {
             Request::Write(command) => self.writes.add(ticket, &command, deadline),
@@ -265,33 +268,36 @@ impl<S: Storage> Replica<S> {
     /// What this node knows of the cluster and itself.
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
-        let role = match self.raft.role() {
-            Role::Follower => RoleName::Follower,
-            Role::PreCandidate => RoleName::PreCandidate,
-            Role::Candidate => RoleName::Candidate,
-            Role::Leader => RoleName::Leader,
+        let peer = |(id, progress): (NodeId, &Progress)| PeerStatus {
+            id,
+            match_index: progress.match_index(),
+            last_contact: Some(progress.last_contact()),
         };
-        let peer = |(id, match_index, last_contact)| PeerStatus { id, match_index, last_contact };
-        let (writes, write_bytes) = self.writes.in_flight();
-        let (held_bytes, uncommitted_bytes) = self.leadership.in_flight();
         ReplicaStatus {
             id: self.id,
-            role,
+            role: self.raft.role(),
             term: self.raft.term(),
             leader: self.raft.leader(),
             commit_index: self.raft.commit_index(),
             applied_index: self.store.applied_index(),
             last_index: self.raft.last_index(),
             keys: self.store.key_count(),
-            peers: self.raft.peers().into_iter().map(peer).collect(),
-            in_flight: InFlight {
-                writes,
-                write_bytes,
-                reads: self.reads.in_flight(),
-                held_bytes,
-                uncommitted_bytes,
-            },
+            peers: self.raft.peers().map(peer).collect(),
         }
+    }
+
+    /// How much waits on this node.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        let (writes, write_bytes) = self.writes.in_flight();
+        let (held_bytes, uncommitted_bytes) = self.leadership.in_flight();
+        InFlight { writes, write_bytes, reads: self.reads.in_flight(), held_bytes, uncommitted_bytes }
+    }
+
+    /// Lets the storage do its housekeeping between turns, when there is time for it. The protocol's data must stay
+    /// as it is.
+    pub fn maintain<R>(&mut self, work: impl FnOnce(&mut S) -> R) -> R {
+        work(self.raft.storage_mut())
     }
 
     /// The state machine, for checks in simulators and tests.
