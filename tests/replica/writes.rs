@@ -352,3 +352,59 @@ fn writes_of_one_node_keep_their_order() {
     assert!(revisions.is_sorted_by(|one, next| one < next), "{revisions:?}");
     assert_eq!(cluster.read(writer, "k"), Some("99".into()));
 }
+
+/// An answer that is there in the turn in which time is up is given.
+#[test]
+fn an_answer_at_the_deadline_is_an_answer() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 17);
+    let follower = cluster.others(leader)[0];
+    let before = cluster.now;
+    cluster.write(follower, "k", "1");
+    let takes = cluster.now - before;
+    for (patience, outcome) in [(takes, Outcome::Written), (takes - 1, Outcome::OutcomeUnknown)] {
+        let write = cluster.submit(follower, Request::Write(put("k", "2")), patience);
+        assert_eq!(cluster.await_reply(write).outcome, outcome);
+        cluster.settle();
+    }
+}
+
+/// A write whose time is up when a leader is found is not sent any more: its client is told that it never was.
+#[test]
+fn a_write_is_not_sent_at_its_deadline() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 18);
+    let writer = cluster.others(leader)[0];
+    cluster.isolate(writer);
+    cluster.run_until("the writer knows no leader", |cluster| {
+        cluster.replica(writer).status().leader.is_none()
+    });
+    let write = cluster.submit(writer, Request::Write(put("k", "v")), 3);
+    cluster.run(2);
+    let leads = Message::Heartbeat { commit_index: Index(0), round: Default::default() };
+    let status = cluster.replica(leader).status();
+    cluster.heal();
+    cluster.lose(move |envelope| envelope.to == writer);
+    cluster.inject(Envelope { from: leader, to: writer, term: status.term, message: leads });
+    cluster.run(1);
+    assert_eq!(cluster.replica(writer).status().leader, Some(leader));
+    assert_eq!(cluster.reply(write).map(|reply| &reply.outcome), Some(&not_applied(NotApplied::NoLeader)));
+    assert!(!cluster.sent.iter().any(is_forward));
+}
+
+/// I1: a new leader appends nothing of its own choice before what it inherited is committed.
+#[test]
+fn a_new_leader_commits_what_it_inherited_first() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 19);
+    let next = cluster.others(leader)[0];
+    cluster.crash(leader);
+    let write = cluster.start_write(next, "k", "v");
+    cluster.lose(|envelope| matches!(envelope.message, Message::AppendEntriesResponse { .. }));
+    cluster.run_until("there is a new leader", |cluster| {
+        cluster.up().iter().any(|id| cluster.replica(*id).raft().is_leader())
+    });
+    cluster.run(20);
+    for id in cluster.up() {
+        assert_eq!(cluster.copies_in_log(id, "k"), 0);
+    }
+    cluster.heal();
+    assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+}
