@@ -23,6 +23,18 @@ pub const PAYLOAD_BYTES_MAX: usize =
 pub const NODES_MAX: usize = 9;
 /// Longest identity of a node, in bytes.
 pub const IDENTITY_BYTES_MAX: usize = 255;
+/// Longest name of a cluster, in bytes.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+/// Longest host name that can be an address (RFC 1035 section 2.3.4, without the trailing dot).
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+/// Longest label of a host name (RFC 1035 section 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
+/// Longest configuration file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+/// The port for the other nodes when there is no configuration file.
+pub const KEVA_PORT_DEFAULT: u16 = 8370;
+/// The port for HTTP clients when there is no configuration file.
+pub const USER_PORT_DEFAULT: u16 = 8380;
 
 /// Bytes of entries in one AppendEntries. One entry is always sent, however large.
 pub const APPEND_ENTRIES_BYTES_MAX: usize = 512 << 10;
@@ -51,6 +63,37 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
+/// Smallest segment that can be configured.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// Largest segment that can be configured. Segments are preallocated, so this much is written at once.
+pub const SEGMENT_BYTES_MAX: usize = 256 << 20;
+/// A configured segment is a multiple of this: blocks of the disk are never shared by two segments.
+pub const SEGMENT_BYTES_UNIT: usize = 4096;
+
+/// Clients connected to one node at the same time unless the configuration says otherwise. Stays well below the
+/// 1,024 open files that most systems allow a process.
+pub const CLIENT_CONNECTIONS_DEFAULT: usize = 512;
+/// Most client connections that can be configured.
+pub const CLIENT_CONNECTIONS_MAX: usize = 65_536;
+/// Time for a request that names none.
+pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// Shortest time for a request that can be configured.
+pub const REQUEST_TIMEOUT_MS_MIN: u64 = 10;
+/// Longest time for a request that can be configured.
+pub const REQUEST_TIMEOUT_MS_MAX: u64 = 300_000;
+/// Time for a client to begin its next request before its connection is closed.
+pub const IDLE_TIMEOUT_MS_DEFAULT: u64 = 60_000;
+/// Time for a client to send the whole head of a request.
+pub const HEAD_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+/// Time for a client to send the whole body of a request.
+pub const BODY_TIMEOUT_MS_DEFAULT: u64 = 60_000;
+/// Shortest idle, head or body time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest idle, head or body time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
 
 /// Shortest and longest `wait_time`, the base of the election timeout.
 pub const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
@@ -67,11 +110,38 @@ pub const HEARTBEAT_INTERVAL_MS_MAX: u64 = 1_000;
 pub const LEADER_LOST_PAUSE_MS: u64 = 20;
 
 const _: () = assert!(HEARTBEATS_PER_ELECTION_TIMEOUT >= 3, "one lost heartbeat must not start an election");
-const _: () = assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
+const _: () =
+    assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
 const _: () = assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX, "the default must be allowed");
 const _: () = assert!(FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX, "the largest entry must fit in a frame");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
-const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
-const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
+const _: () =
+    assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
+const _: () =
+    assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
-const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX, "re-sending all writes must not reset the link");
+const _: () = assert!(
+    WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
+    "re-sending all writes must not reset the link"
+);
+const _: () = assert!(
+    SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_UNIT), "the default must be whole blocks");
+const _: () =
+    assert!(ELECTION_TIMEOUT_MS_MIN / HEARTBEATS_PER_ELECTION_TIMEOUT >= 1, "a heartbeat needs an interval");
+const _: () = assert!(CLIENT_CONNECTIONS_DEFAULT <= CLIENT_CONNECTIONS_MAX, "the default must be allowed");
+const _: () = assert!(
+    CLIENT_CONNECTIONS_DEFAULT + 2 * NODES_MAX + 64 < 1024,
+    "the default must fit in the usual limit of open files"
+);
+const _: () = assert!(
+    REQUEST_TIMEOUT_MS_MIN <= REQUEST_TIMEOUT_MS_DEFAULT
+        && REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(
+    HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && BODY_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
+    "the defaults must be allowed"
+);
