@@ -23,6 +23,18 @@ pub const PAYLOAD_BYTES_MAX: usize =
 pub const NODES_MAX: usize = 9;
 /// Longest identity of a node, in bytes.
 pub const IDENTITY_BYTES_MAX: usize = 255;
+/// Longest name of a cluster, in bytes.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+/// Longest host name that can be an address (RFC 1035 section 2.3.4, without the trailing dot).
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+/// Longest label of a host name (RFC 1035 section 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
+/// Longest configuration file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+/// The port for the other nodes when there is no configuration file.
+pub const KEVA_PORT_DEFAULT: u16 = 8370;
+/// The port for HTTP clients when there is no configuration file.
+pub const USER_PORT_DEFAULT: u16 = 8380;
 
 /// Bytes of entries in one AppendEntries. One entry is always sent, however large.
 pub const APPEND_ENTRIES_BYTES_MAX: usize = 512 << 10;
@@ -58,6 +70,37 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
+/// Smallest segment that can be configured.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// Largest segment that can be configured. Segments are preallocated, so this much is written at once.
+pub const SEGMENT_BYTES_MAX: usize = 256 << 20;
+/// A configured segment is a multiple of this: blocks of the disk are never shared by two segments.
+pub const SEGMENT_BYTES_UNIT: usize = 4096;
+
+/// Clients connected to one node at the same time unless the configuration says otherwise. Stays well below the
+/// 1,024 open files that most systems allow a process.
+pub const CLIENT_CONNECTIONS_DEFAULT: usize = 512;
+/// Most client connections that can be configured.
+pub const CLIENT_CONNECTIONS_MAX: usize = 65_536;
+/// Time for a request that names none.
+pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// Shortest time for a request that can be configured.
+pub const REQUEST_TIMEOUT_MS_MIN: u64 = 10;
+/// Longest time for a request that can be configured.
+pub const REQUEST_TIMEOUT_MS_MAX: u64 = 300_000;
+/// Time for a client to begin its next request before its connection is closed.
+pub const IDLE_TIMEOUT_MS_DEFAULT: u64 = 120_000;
+/// Time for a client to send the whole head of a request.
+pub const HEAD_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+/// Longest pause of a client within a body, or within the response that it reads.
+pub const STALL_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Shortest idle, head or stall time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest idle, head or stall time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
 
 /// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
 pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
@@ -96,3 +139,24 @@ const _: () = assert!(
 const _: () = assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
 const _: () = assert!(FORWARDS_HELD_BYTES_MAX >= WRITES_IN_FLIGHT_BYTES_MAX, "one busy node must find room");
 const _: () = assert!(FORWARD_BYTES_MAX <= FRAME_BYTES_MAX / 2, "a full Forward must fit in a frame");
+const _: () = assert!(
+    SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_UNIT), "the default must be whole blocks");
+const _: () =
+    assert!(ELECTION_TIMEOUT_MS_MIN / HEARTBEATS_PER_ELECTION_TIMEOUT >= 1, "a heartbeat needs an interval");
+const _: () = assert!(CLIENT_CONNECTIONS_DEFAULT <= CLIENT_CONNECTIONS_MAX, "the default must be allowed");
+const _: () = assert!(
+    CLIENT_CONNECTIONS_DEFAULT + 2 * NODES_MAX + 64 < 1024,
+    "the default must fit in the usual limit of open files"
+);
+const _: () = assert!(
+    REQUEST_TIMEOUT_MS_MIN <= REQUEST_TIMEOUT_MS_DEFAULT
+        && REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(
+    HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && IDLE_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
+    "the defaults must be allowed"
+);
