@@ -82,6 +82,12 @@ impl HeadScanner {
         }
     }
 
+    /// How many bytes of empty lines lie before the head.
+    #[must_use]
+    pub fn skipped(&self) -> usize {
+        self.start
+    }
+
     fn check_length(&self, end: usize) -> Result<(), Problem> {
         let length = end - self.start;
         if self.line_start == self.start && length > REQUEST_LINE_BYTES_MAX + "\r".len() {
