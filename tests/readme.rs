@@ -47,7 +47,9 @@ fn examples() -> Vec<Example> {
 fn matches(pattern: &str, line: &str) -> bool {
     match pattern.split_once("...") {
         None => pattern == line,
-        Some((start, end)) => line.len() >= start.len() + end.len() && line.starts_with(start) && line.ends_with(end),
+        Some((start, end)) => {
+            line.len() >= start.len() + end.len() && line.starts_with(start) && line.ends_with(end)
+        }
     }
 }
 
@@ -86,7 +88,8 @@ fn the_demo_runs() {
     let commands = blocks("sh").concat();
     assert!(commands.contains(&"scripts/cluster.sh demo"), "the README shows the demo");
     assert!(commands.contains(&"scripts/check.sh"), "the README shows the check");
-    let script = format!("KEVA_BIN='{}' scripts/cluster.sh demo --base-port 18700", env!("CARGO_BIN_EXE_keva"));
+    let script =
+        format!("KEVA_BIN='{}' scripts/cluster.sh demo --base-port 18700", env!("CARGO_BIN_EXE_keva"));
     let output = shell(&script, Path::new(env!("CARGO_MANIFEST_DIR")));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));

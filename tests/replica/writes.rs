@@ -374,9 +374,8 @@ fn a_write_is_not_sent_at_its_deadline() {
     let (mut cluster, leader) = Cluster::with_leader(3, 18);
     let writer = cluster.others(leader)[0];
     cluster.isolate(writer);
-    cluster.run_until("the writer knows no leader", |cluster| {
-        cluster.replica(writer).status().leader.is_none()
-    });
+    cluster
+        .run_until("the writer knows no leader", |cluster| cluster.replica(writer).status().leader.is_none());
     let write = cluster.submit(writer, Request::Write(put("k", "v")), 3);
     cluster.run(2);
     let leads = Message::Heartbeat { commit_index: Index(0), round: Default::default() };
