@@ -91,6 +91,12 @@ impl Progress {
         self.match_index
     }
 
+    /// When the peer was last heard from; at first, when the leadership began.
+    #[must_use]
+    pub fn last_contact(&self) -> Millis {
+        self.last_contact
+    }
+
     /// The next entry to send.
     #[must_use]
     pub fn next_index(&self) -> Index {
