@@ -175,7 +175,10 @@ impl Connection {
             let mut buffer = [0; 16 << 10];
             match self.stream.read(&mut buffer) {
                 Ok(0) => {
-                    return Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the node closed a connection"));
+                    return Err(std::io::Error::new(
+                        ErrorKind::UnexpectedEof,
+                        "the node closed a connection",
+                    ));
                 }
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
