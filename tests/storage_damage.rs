@@ -120,12 +120,10 @@ fn runs_of_garbage() {
             *byte = if kind == 0 { 0 } else { rng.next_u64() as u8 };
         }
         copy.put(name, &bytes);
-        check_damaged(
-            &copy,
-            &all,
-            KNOWN_DURABLE,
-            &format!("round {round}: {len} bytes at {start} of {name}"),
-        );
+        // The last two records are the only ones that know of the entries 8 and 9; the hard state knows of 7.
+        let known = [4992..5056, 5056..5118].into_iter().any(|record| bytes[record.clone()] == whole[record]);
+        let least = if name == FIRST || known { KNOWN_DURABLE } else { 7 };
+        check_damaged(&copy, &all, least, &format!("round {round}: {len} bytes at {start} of {name}"));
     }
 }
 
