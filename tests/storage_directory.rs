@@ -1,4 +1,5 @@
 //! The storage on a real directory.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
