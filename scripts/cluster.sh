@@ -467,7 +467,7 @@ fi
 command -v curl >/dev/null || die "curl is missing; install it"
 if [[ -z $directory ]]; then
     if [[ $command == demo ]]; then
-        directory=$(mktemp -d)
+        directory=$(mktemp -d -t keva-demo.XXXXXX)
     else
         directory=${KEVA_CLUSTER_DIR:-${TMPDIR:-/tmp}/keva-cluster-$(id -u)}
     fi

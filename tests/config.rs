@@ -159,6 +159,7 @@ fn each_broken_rule_says_where_and_what_to_do() {
             &["keva.toml:5: unknown setting 'keva_prot'; did you mean keva_port?"],
         ),
         (keva_port, "keva-port = 8370", &["did you mean keva_port?"]),
+        (keva_port, "KEVA_PORT = 8370", &["did you mean keva_port?"]),
         (
             keva_port,
             "colour = 'red'",
