@@ -341,9 +341,9 @@ command_status() {
         if [[ $state == running ]]; then body=$(ask "$(url "$node")/v1/cluster") || state=silent; fi
         # The members are objects inside the object: apart, each is flat.
         object="\{[^{}]*\"identity\"[[:space:]]*:[[:space:]]*\"host$node\"[^{}]*\}"
-        role=-
-        if [[ $body =~ $object ]]; then role=$(member role "${BASH_REMATCH[0]}"); fi
         top=${body%%\"members\"*}${body##*]}
+        role=$(member role "$top")
+        if [[ $role == - && $body =~ $object ]]; then role=$(member role "${BASH_REMATCH[0]}"); fi
         # shellcheck disable=SC2059 # one format for all lines
         printf "$format" "host$node" "$pid" "$state" "$role" "$(member term "$top")" "$(member commit "$top")" \
             "$(member applied "$top")" "$(member leader "$top")" "$(url "$node")"
@@ -467,7 +467,7 @@ fi
 command -v curl >/dev/null || die "curl is missing; install it"
 if [[ -z $directory ]]; then
     if [[ $command == demo ]]; then
-        directory=$(mktemp -d)
+        directory=$(mktemp -d -t keva-demo.XXXXXX)
     else
         directory=${KEVA_CLUSTER_DIR:-${TMPDIR:-/tmp}/keva-cluster-$(id -u)}
     fi

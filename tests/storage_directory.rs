@@ -1,4 +1,5 @@
 //! The storage on a real directory.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -76,6 +77,25 @@ fn the_largest_entry() {
     drop(storage);
     let storage = open(scratch.path(), 2);
     assert_eq!(contents(&storage), [(1, b"before".to_vec()), (1, large), (1, b"after".to_vec())]);
+}
+
+/// F25: bytes that change under a running node are found by the read that meets them.
+#[test]
+fn a_read_checks_what_it_reads() {
+    use std::os::unix::fs::FileExt;
+    let scratch = tempfile::tempdir().unwrap();
+    let mut storage = open(scratch.path(), 1);
+    set_term(&mut storage, 1);
+    append_synced(&mut storage, 1, &[b"one", b"two"]);
+    let file = fs::OpenOptions::new().write(true).open(scratch.path().join("seg-0000000001.log")).unwrap();
+    file.write_all_at(b"x", 4096 + 64 + 48).unwrap();
+    assert!(storage.entry(Index(1)).is_ok());
+    let error = storage.entry(Index(2)).unwrap_err();
+    assert!(matches!(&error, StorageError::Damaged { offset: 4160, .. }), "{error}");
+    assert!(
+        error.to_string().contains("entry 2 cannot be read: the entry's checksum does not match"),
+        "{error}"
+    );
 }
 
 /// F13: a second process is refused and told who has the directory; a number left behind blocks nobody, not even 1.

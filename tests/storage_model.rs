@@ -1,5 +1,6 @@
 //! The storage against a plain model, under random operations, crashes at every disk operation, and every subset of
 //! the blocks that a crash may leave.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 
@@ -161,7 +162,7 @@ impl Driver {
                     break;
                 }
                 Err(error) if self.disk.is_dead() => {
-                    assert!(matches!(error, StorageError::Io { .. }), "{error}")
+                    assert!(matches!(error, StorageError::Io { .. }), "{error}");
                 }
                 Err(error) => panic!("cannot open after a crash: {error}"),
             }

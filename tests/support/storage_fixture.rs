@@ -1,4 +1,5 @@
 //! Storage on a simulated disk, ready for use, and what its tests compare it with.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
