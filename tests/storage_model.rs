@@ -33,7 +33,7 @@ impl Driver {
     fn new(seed: u64, faults: Faults) -> Driver {
         let disk = SimDisk::default();
         disk.set_faults(faults);
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             disk.tear_blocks();
         }
         let states = vec![(State::default(), 0)];
@@ -260,7 +260,7 @@ fn random_operations_and_faults() {
     let seeds = std::env::var("KEVA_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
-        .map_or(0..1500, |seed| seed..seed + 1);
+        .map_or(0..6000, |seed| seed..seed + 1);
     for seed in seeds {
         let result = std::panic::catch_unwind(|| run(seed));
         assert!(result.is_ok(), "failed; repeat it with KEVA_SEED={seed}");
