@@ -67,10 +67,6 @@ mod tests {
         long.push(b'}');
         assert_eq!(guessed_content_type(&long), JSON);
         let deep = "[".repeat(10_000) + &"]".repeat(10_000);
-        assert_eq!(
-            guessed_content_type(deep.as_bytes()),
-            TEXT,
-            "too deep to be parsed, and no stack overflow"
-        );
+        assert_eq!(guessed_content_type(deep.as_bytes()), JSON, "depth costs no stack");
     }
 }
