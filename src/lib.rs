@@ -2,6 +2,7 @@
 
 pub mod kv;
 pub mod limits;
+pub mod net;
 pub mod raft;
 pub mod replica;
 pub mod util;

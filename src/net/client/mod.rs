@@ -1,0 +1,7 @@
+//! One client's HTTP connection, without its socket.
+
+mod connection;
+mod context;
+
+pub use connection::{Call, CallId, ClientConnection};
+pub use context::{ClientContext, ClientLimits};
