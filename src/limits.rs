@@ -86,8 +86,12 @@ pub const DESCRIPTORS_RESERVED: u64 = 128;
 pub const SHUTDOWN_MS_MAX: u64 = 8_000;
 /// `/readyz` waits this long for a linearizable read.
 pub const READINESS_TIMEOUT_MS: u64 = 1_000;
-/// The same kind of warning is logged at most this often.
-pub const REPEATED_WARNING_PAUSE_MS: u64 = 10_000;
+/// A warning about a lasting trouble is repeated after this time, which doubles up to the maximum.
+pub const REPEATED_WARNING_PAUSE_MS_MIN: u64 = 10_000;
+/// See [`REPEATED_WARNING_PAUSE_MS_MIN`].
+pub const REPEATED_WARNING_PAUSE_MS_MAX: u64 = 600_000;
+/// A peer that is back within this time is worth no warning.
+pub const PEER_OUTAGE_GRACE_MS: u64 = 2_000;
 
 /// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
 pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;

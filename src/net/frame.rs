@@ -18,6 +18,7 @@ use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::buffer::Buffer;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::raft::entry::{Entries, EntryError};
 use crate::raft::message::{Envelope, Message};
@@ -25,8 +26,6 @@ use crate::raft::message::{Envelope, Message};
 /// Bytes in front of a frame's header.
 pub const FRAME_PREFIX_BYTES: usize = 12;
 const PAYLOAD_PREFIX_BYTES: usize = 8;
-/// A decoder gives memory back when it is empty and holds more than this.
-const IDLE_BUFFER_BYTES_MAX: usize = 1 << 20;
 
 /// Why bytes are no frame. The link they came from cannot be used any more: where the next frame begins is unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -170,9 +169,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 /// gives `None`. Between the calls it holds at most one unfinished frame.
 #[derive(Default, Debug)]
 pub struct FrameDecoder {
-    buffer: Vec<u8>,
-    /// Everything in front of this is done with.
-    start: usize,
+    buffer: Buffer,
     /// The checked header of the frame whose tail is awaited, and the tail's length.
     header: Option<(Envelope, usize)>,
 }
@@ -180,9 +177,7 @@ pub struct FrameDecoder {
 impl FrameDecoder {
     /// Takes bytes as they came.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.start);
-        self.start = 0;
-        self.buffer.extend_from_slice(bytes);
+        self.buffer.extend(bytes);
     }
 
     /// The next whole message.
@@ -195,23 +190,22 @@ impl FrameDecoder {
             self.header = self.take_header()?;
         }
         let Some((_, tail_len)) = self.header else { return Ok(None) };
-        let Some(tail) = self.buffer.get(self.start..self.start + tail_len) else { return Ok(None) };
+        let Some(tail) = self.buffer.as_slice().get(..tail_len) else { return Ok(None) };
         let tail = tail.to_vec();
-        self.start += tail_len;
+        self.buffer.consume(tail_len);
         let (mut envelope, _) = self.header.take().expect("looked at above");
         decode_tail(&mut envelope.message, tail)?;
-        self.release_memory();
         Ok(Some(envelope))
     }
 
     /// Whether a frame has begun and not ended.
     #[must_use]
     pub fn is_mid_frame(&self) -> bool {
-        self.header.is_some() || self.start < self.buffer.len()
+        self.header.is_some() || !self.buffer.is_empty()
     }
 
     fn take_header(&mut self) -> Result<Option<(Envelope, usize)>, FrameError> {
-        let bytes = &self.buffer[self.start..];
+        let bytes = self.buffer.as_slice();
         let (Some(len), Some(crc), Some(header_len)) = (u32_at(bytes, 0), u32_at(bytes, 4), u32_at(bytes, 8)) else {
             return Ok(None);
         };
@@ -225,15 +219,8 @@ impl FrameDecoder {
             return Err(FrameError::Checksum);
         }
         let envelope = decode_header(header)?;
-        self.start += end;
+        self.buffer.consume(end);
         Ok(Some((envelope, len - header_len)))
-    }
-
-    fn release_memory(&mut self) {
-        if self.start == self.buffer.len() && self.buffer.capacity() > IDLE_BUFFER_BYTES_MAX {
-            self.buffer = Vec::new();
-            self.start = 0;
-        }
     }
 }
 

@@ -127,9 +127,14 @@ impl Identity {
     /// # Errors
     /// With the reason, in words for both nodes' operators.
     pub fn check(&self, hello: &Hello) -> Result<(), String> {
+        if hello.members_digest != self.members_digest {
+            return Err("the nodes have different member lists: every node of a cluster needs the same [[node]] \
+                        tables, and an address must not belong to another cluster"
+                .into());
+        }
         if hello.cluster() != Some(self.cluster) {
-            return Err("the nodes belong to different clusters: one of them has another cluster's address in its \
-                        configuration, or another cluster's working directory"
+            return Err("the nodes belong to different clusters: one of them has another cluster's address or name in \
+                        its configuration"
                 .into());
         }
         if hello.to != self.node {
@@ -140,9 +145,6 @@ impl Identity {
         }
         if hello.from == self.node || !self.members.contains(&hello.from) {
             return Err(format!("{} is no other member of this node's cluster", hello.from));
-        }
-        if hello.members_digest != self.members_digest {
-            return Err("the nodes have different member lists: every node needs the same [[node]] tables".into());
         }
         if hello.incarnation == Incarnation(0) || hello.version.len() > GREETING_TEXT_BYTES_MAX {
             return Err("the greeting has impossible values".into());
