@@ -44,6 +44,42 @@ pub const READS_IN_FLIGHT_MAX: usize = 16 << 10;
 /// Bytes of committed entries applied in one turn. One entry is always applied, however large.
 pub const APPLY_BYTES_PER_TURN_MAX: usize = 4 << 20;
 
+/// Longest head of a request (request line and headers), in bytes. Beyond it: 431.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Longest request line, in bytes without its CRLF. Beyond it: 414.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
+/// Most headers of a request. Beyond it: 431.
+pub const REQUEST_HEADERS_MAX: usize = 64;
+/// Most empty lines that are overlooked before a request line.
+pub const REQUEST_BLANK_LINES_MAX: usize = 4;
+/// Longest line with the size of a chunk, extensions included, in bytes.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Most bytes of chunk extensions in one body.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of trailers after one body.
+pub const TRAILER_BYTES_MAX: usize = 4 << 10;
+/// Requests of one connection that wait for their answers. Beyond it the connection is not read.
+pub const PIPELINED_REQUESTS_MAX: usize = 64;
+/// Bytes of responses of one connection that wait to be sent. Beyond it the connection is not read.
+pub const UNSENT_BYTES_MAX: usize = 256 << 10;
+/// A body that nobody wants is read up to this many bytes to keep the connection; with a longer one it is closed.
+pub const DRAIN_BYTES_MAX: usize = 64 << 10;
+/// After the last response: input is thrown away up to this many bytes ...
+pub const LINGER_BYTES_MAX: usize = 16 << 20;
+/// ... or for this many milliseconds, so that the client can read the response before the connection is gone.
+pub const LINGER_MS: u64 = 5_000;
+/// A client that sends or takes a body more slowly than this many bytes per second is cut off.
+pub const CLIENT_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
+/// A request's time when `?timeout=` does not say.
+pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// Longest `?timeout=`.
+pub const REQUEST_TIMEOUT_MS_MAX: u64 = 300_000;
+/// A readiness check's time when `?timeout=` does not say: probes give up after a second or more.
+pub const READY_TIMEOUT_MS_DEFAULT: u64 = 900;
+/// Longest value without a type that is parsed to see whether it is JSON. Of a longer one the first and the last
+/// character decide.
+pub const CONTENT_SNIFF_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes of one frame on a peer link, without its fixed prefix.
 pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
 /// Bytes of a frame's header: everything of a message but its entries and payloads.
@@ -128,3 +164,6 @@ const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame
 const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX, "re-sending all writes must not reset the link");
+const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a long request line must leave room for headers");
+const _: () = assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
+const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");

@@ -2,6 +2,9 @@
 
 mod connection;
 mod context;
+mod inbox;
+mod outbox;
+mod pace;
 
 pub use connection::{Call, CallId, ClientConnection};
 pub use context::{ClientContext, ClientLimits};

@@ -5,7 +5,10 @@
 //!
 //! What this leaves out: HTTP/2, TLS, content codings, ranges, trailers (checked and dropped), upgrades.
 
+pub mod body;
 pub mod date;
+pub mod framing;
+pub mod head;
 pub mod problem;
 pub mod response;
 pub mod status;
