@@ -23,6 +23,18 @@ pub const PAYLOAD_BYTES_MAX: usize =
 pub const NODES_MAX: usize = 9;
 /// Longest identity of a node, in bytes.
 pub const IDENTITY_BYTES_MAX: usize = 255;
+/// Longest name of a cluster, in bytes.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+/// Longest host name that can be an address (RFC 1035 section 2.3.4, without the trailing dot).
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+/// Longest label of a host name (RFC 1035 section 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
+/// Longest configuration file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+/// The port for the other nodes when there is no configuration file.
+pub const KEVA_PORT_DEFAULT: u16 = 8370;
+/// The port for HTTP clients when there is no configuration file.
+pub const USER_PORT_DEFAULT: u16 = 8380;
 
 /// Bytes of entries in one AppendEntries. One entry is always sent, however large.
 pub const APPEND_ENTRIES_BYTES_MAX: usize = 512 << 10;
@@ -114,14 +126,18 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const CLIENT_READ_BYTES_PER_TURN_MAX: usize = 256 << 10;
 /// Bytes read from all clients in one turn. Peers come first, so this bounds how long they wait.
 pub const CLIENTS_READ_BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// Bytes written to one client in one turn.
+pub const CLIENT_WRITE_BYTES_PER_TURN_MAX: usize = 1 << 20;
+/// Memory of all clients' connections. Beyond it the connection that holds most is closed.
+pub const CLIENTS_MEMORY_BYTES_MAX: usize = 128 << 20;
+/// Connections beyond the configured number that are told so. More are closed without a word.
+pub const CLIENTS_REFUSED_MAX: usize = 64;
 /// Bytes read with one system call.
 pub const READ_BYTES_MAX: usize = 64 << 10;
 /// Descriptors that are no client connections: files of the log, peer links, listening sockets.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
 /// A clean stop takes at most this long; then the process ends whatever still waits.
 pub const SHUTDOWN_MS_MAX: u64 = 8_000;
-/// `/readyz` waits this long for a linearizable read.
-pub const READINESS_TIMEOUT_MS: u64 = 1_000;
 /// A warning about a lasting trouble is repeated after this time, which doubles up to the maximum.
 pub const REPEATED_WARNING_PAUSE_MS_MIN: u64 = 10_000;
 /// See [`REPEATED_WARNING_PAUSE_MS_MIN`].
@@ -134,6 +150,33 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
+/// Smallest segment that can be configured.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// Largest segment that can be configured. Segments are preallocated, so this much is written at once.
+pub const SEGMENT_BYTES_MAX: usize = 256 << 20;
+/// A configured segment is a multiple of this: blocks of the disk are never shared by two segments.
+pub const SEGMENT_BYTES_UNIT: usize = 4096;
+
+/// Clients connected to one node at the same time unless the configuration says otherwise. Stays well below the
+/// 1,024 open files that most systems allow a process.
+pub const CLIENT_CONNECTIONS_DEFAULT: usize = 512;
+/// Most client connections that can be configured.
+pub const CLIENT_CONNECTIONS_MAX: usize = 65_536;
+/// Shortest time for a request that can be configured.
+pub const REQUEST_TIMEOUT_MS_MIN: u64 = 10;
+/// Time for a client to begin its next request before its connection is closed.
+pub const IDLE_TIMEOUT_MS_DEFAULT: u64 = 60_000;
+/// Time for a client to send the whole head of a request.
+pub const HEAD_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+/// Time for a client to send the whole body of a request.
+pub const BODY_TIMEOUT_MS_DEFAULT: u64 = 60_000;
+/// Shortest idle, head or body time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest idle, head or body time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
 
 /// Shortest and longest `wait_time`, the base of the election timeout.
 pub const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
@@ -150,7 +193,8 @@ pub const HEARTBEAT_INTERVAL_MS_MAX: u64 = 1_000;
 pub const LEADER_LOST_PAUSE_MS: u64 = 20;
 
 const _: () = assert!(HEARTBEATS_PER_ELECTION_TIMEOUT >= 3, "one lost heartbeat must not start an election");
-const _: () = assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
+const _: () =
+    assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
 const _: () = assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX, "the default must be allowed");
 const _: () = assert!(FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX, "the largest entry must fit in a frame");
 const _: () = assert!(
@@ -160,10 +204,35 @@ const _: () = assert!(
 const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason must fit in a greeting");
 const _: () = assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
-const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
-const _: () = assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
+const _: () =
+    assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
+const _: () =
+    assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
-const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX, "re-sending all writes must not reset the link");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a long request line must leave room for headers");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
-const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");
+const _: () = assert!(
+    WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
+    "re-sending all writes must not reset the link"
+);
+const _: () = assert!(
+    SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_UNIT), "the default must be whole blocks");
+const _: () =
+    assert!(ELECTION_TIMEOUT_MS_MIN / HEARTBEATS_PER_ELECTION_TIMEOUT >= 1, "a heartbeat needs an interval");
+const _: () = assert!(CLIENT_CONNECTIONS_DEFAULT <= CLIENT_CONNECTIONS_MAX, "the default must be allowed");
+const _: () = assert!(
+    CLIENT_CONNECTIONS_DEFAULT + 2 * NODES_MAX + 64 < 1024,
+    "the default must fit in the usual limit of open files"
+);
+const _: () = assert!(
+    REQUEST_TIMEOUT_MS_MIN <= REQUEST_TIMEOUT_MS_DEFAULT
+        && REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(
+    HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && BODY_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
+    "the defaults must be allowed"
+);

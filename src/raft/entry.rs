@@ -110,7 +110,8 @@ impl<'a> Entry<'a> {
             return Err(EntryError::Checksum);
         }
         let known_kind = matches!(bytes[24], 1 | 2);
-        let known_version = bytes[25] == 0 && bytes[26..28] == VERSION.to_le_bytes() && u32_at(bytes, 28) == 0;
+        let known_version =
+            bytes[25] == 0 && bytes[26..28] == VERSION.to_le_bytes() && u32_at(bytes, 28) == 0;
         if !known_kind || !known_version || u64_at(bytes, 8) == 0 || u64_at(bytes, 16) == 0 {
             return Err(EntryError::Unknown);
         }
@@ -254,7 +255,8 @@ impl Entries {
 }
 
 fn check_order(before: EntryId, entry: EntryId) -> Result<(), EntryError> {
-    let follows = before == EntryId::default() || (entry.index == before.index.next() && entry.term >= before.term);
+    let follows =
+        before == EntryId::default() || (entry.index == before.index.next() && entry.term >= before.term);
     if follows { Ok(()) } else { Err(EntryError::Order) }
 }
 
@@ -304,7 +306,10 @@ mod tests {
             Entries::decode(list.iter().flat_map(|(term, index)| entry(*term, *index, b"x")).collect())
         };
         let good = batch(&[(1, 4), (1, 5), (3, 6)]).expect("contiguous");
-        assert_eq!((good.count(), good.first().to_string(), good.last().to_string()), (3, "4@1".into(), "6@3".into()));
+        assert_eq!(
+            (good.count(), good.first().to_string(), good.last().to_string()),
+            (3, "4@1".into(), "6@3".into())
+        );
         assert_eq!(good.iter().count(), 3);
         assert_eq!(batch(&[(1, 4), (1, 6)]), Err(EntryError::Order));
         assert_eq!(batch(&[(1, 4), (1, 4)]), Err(EntryError::Order));
