@@ -7,4 +7,5 @@ pub mod logging;
 pub mod net;
 pub mod raft;
 pub mod replica;
+pub mod storage;
 pub mod util;

@@ -178,6 +178,9 @@ pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
 
+/// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
+pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
+
 /// Shortest and longest `wait_time`, the base of the election timeout.
 pub const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
 /// See [`ELECTION_TIMEOUT_MS_MIN`].
@@ -211,6 +214,8 @@ const _: () =
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a long request line must leave room for headers");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(4096), "segments are whole blocks");
+const _: () = assert!(SEGMENT_BYTES >= 4 * LOG_BUFFER_BYTES_MAX, "a segment must take many full buffers");
 const _: () = assert!(
     WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
     "re-sending all writes must not reset the link"
