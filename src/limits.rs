@@ -44,6 +44,8 @@ pub const IN_FLIGHT_MESSAGES_MAX: usize = 64;
 pub const IN_FLIGHT_BYTES_MAX: usize = 8 << 20;
 /// Most read contexts that a leader keeps per asking node.
 pub const READ_CONTEXTS_MAX: usize = 64;
+/// Read contexts that one node has open at a time. Reads that come meanwhile share the next one.
+pub const READ_CONTEXTS_ASKED_MAX: usize = 8;
 /// Bytes of forwarded proposals in one message. One proposal is always sent, however large.
 pub const FORWARD_BYTES_MAX: usize = 512 << 10;
 
@@ -53,6 +55,11 @@ pub const WRITES_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 pub const WRITES_IN_FLIGHT_MAX: usize = 16 << 10;
 /// Client reads accepted by one node and not yet answered. Beyond it: 503.
 pub const READS_IN_FLIGHT_MAX: usize = 16 << 10;
+/// Payload bytes that a leader has proposed and not yet seen committed. Beyond it, proposals wait. A single one is
+/// always proposed.
+pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// Payload bytes of other nodes' writes that a leader holds while it cannot propose them. Beyond it they are dropped.
+pub const FORWARDS_HELD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of committed entries applied in one turn. One entry is always applied, however large.
 pub const APPLY_BYTES_PER_TURN_MAX: usize = 4 << 20;
 
@@ -241,3 +248,6 @@ const _: () = assert!(
     HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && BODY_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
     "the defaults must be allowed"
 );
+const _: () = assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
+const _: () = assert!(FORWARDS_HELD_BYTES_MAX >= WRITES_IN_FLIGHT_BYTES_MAX, "one busy node must find room");
+const _: () = assert!(FORWARD_BYTES_MAX <= FRAME_BYTES_MAX / 2, "a full Forward must fit in a frame");

@@ -21,7 +21,7 @@ pub struct Envelope {
     pub from: NodeId,
     /// The receiver.
     pub to: NodeId,
-    /// The sender's current term. Of a PreVote and of its granted response: the term asked for.
+    /// The sender's current term.
     pub term: Term,
     /// What is said.
     pub message: Message,
@@ -30,13 +30,17 @@ pub struct Envelope {
 /// Everything that goes over a peer link after the greeting.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
-    /// Would you vote for me in the envelope's term? Changes nothing on the receiver (thesis, section 9.6).
+    /// Would you vote for me in `campaign_term`? Changes nothing on the receiver (thesis, section 9.6).
     PreVote {
+        /// The term after the sender's.
+        campaign_term: Term,
         /// The sender's last log entry.
         last: EntryId,
     },
     /// Answers [`Message::PreVote`].
     PreVoteResponse {
+        /// The term that was asked about.
+        campaign_term: Term,
         /// Whether a real vote would be given.
         granted: bool,
     },

@@ -1,8 +1,69 @@
-//! The Raft protocol.
+//! The Raft protocol, as a synchronous state machine without clock, sockets, files or threads.
+//!
+//! # What it does
+//!
+//! A few nodes keep the same log of commands. Applying the log in order gives each of them the same state, and a
+//! command that a majority has made durable is never lost while a majority of the disks survives. References are to
+//! the Raft paper (Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm", extended version) and
+//! to Ongaro's thesis ("Consensus: Bridging Theory and Practice").
+//!
+//! # One write
+//!
+//! 1. [`propose`](raft::Raft::propose) appends the command to the leader's log. It is written, not yet durable.
+//! 2. [`drain_immediate`](raft::Raft::drain_immediate) gives out one AppendEntries per peer with everything new
+//!    (paper, section 5.3), so that the peers' disks work at the same time as the leader's.
+//! 3. [`sync`](raft::Raft::sync) makes the leader's copy durable. Only now it counts (thesis, section 10.2.1).
+//! 4. A follower checks that its log holds the entry before the first new one, appends, syncs, and only then
+//!    acknowledges up to the last entry that it compared.
+//! 5. When a majority has an entry *of the leader's own term*, that entry and everything before it is committed
+//!    (section 5.4.2). The news goes out at the end of the same turn, and each node applies it.
+//!
+//! # One election
+//!
+//! A follower that hears nothing for a random time in [T, 2T) first asks whether it could win (PreVote; thesis,
+//! section 9.6): a node that was cut off does not come back with a higher term and depose a working leader. Voters
+//! that hear from a leader refuse (thesis, section 4.2.3). With a majority of promises it starts a new term, votes for
+//! itself, syncs, and asks for votes. A vote goes to the first asker whose log is at least as complete (sections 5.2
+//! and 5.4.1), and leaves the voter after its sync. The winner appends an empty entry, because only an entry of its
+//! own term tells it what is committed (section 8). A leader that no majority has answered for T steps down (thesis,
+//! section 6.2).
+//!
+//! Two hints make this fast without making it less safe: the network layer says when the leader's process has ended,
+//! so that nobody waits for T; and a leader that is about to stop tells its best follower to campaign at once (thesis,
+//! section 3.10).
+//!
+//! # One read
+//!
+//! No log entry is written. The leader notes its commit index, makes sure with one round of heartbeats that it is
+//! still the leader, and the asking node (which may be a follower) answers once it has applied that index: see
+//! `read_index` and section 6.4 of the thesis.
+//!
+//! # One crash
+//!
+//! What was synced is there after a restart: term, vote and log (paper, figure 2). What was not synced was not
+//! promised to anyone, because everything that another node may rely on leaves only through
+//! [`Synced`](raft::Synced); [`Message::requires_sync`](message::Message::requires_sync) says which messages those are.
+//!
+//! # What this leaves out
+//!
+//! - Membership changes: the voters are given at the start and stay.
+//! - Snapshots: the log is never cut at its beginning. [`Storage::snapshot_id`](storage::Storage::snapshot_id) is the
+//!   seam; a follower already copes with a log that begins behind a snapshot.
+//! - Leases for reads: they would trust clocks.
+//! - Advancing the commit index by what votes tell: an election is followed by the new leader's own entry anyway.
+//! - Learners and witnesses.
 
+mod append;
+mod election;
 pub mod entry;
+mod invariants;
 pub mod message;
-#[allow(clippy::module_inception)]
+pub mod progress;
+pub mod quorum;
+#[allow(clippy::module_inception, reason = "the type Raft lives in the file named after it")]
 pub mod raft;
+mod read_index;
+mod role;
 pub mod storage;
+mod transfer;
 pub mod types;

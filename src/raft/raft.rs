@@ -1,133 +1,468 @@
-//! STUB for helpers: the public interface of the protocol core; the real file replaces it.
-#![allow(missing_docs, clippy::todo, unused_variables)]
-use crate::raft::message::{Envelope, ReadContext};
+//! The core: one node's protocol state, what goes in and what comes out. Its parts are in the files beside this one:
+//! elections in `election`, replication in `append`, reads in `read_index`, handing over in `transfer`.
+
+use std::sync::Arc;
+
+use crate::limits::LEADER_LOST_PAUSE_MS;
+use crate::raft::entry::{Entry, EntryKind, encode_entry};
+use crate::raft::invariants::Watermarks;
+use crate::raft::message::{Envelope, Message, ReadContext, ReadRound};
+use crate::raft::progress::Progress;
+use crate::raft::role::{Follower, Role};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
+use crate::util::rng::Rng;
 use crate::util::time::Millis;
 
+/// What a node must be told to take part.
+#[derive(Clone, Debug)]
 pub struct Config {
+    /// This node.
     pub id: NodeId,
-    /// All voters, this node included.
+    /// All voters, this node included, in any order.
     pub voters: Vec<NodeId>,
+    /// T in milliseconds: a follower campaigns when it has heard nothing for a random time in [T, 2T).
     pub election_timeout_ms: u64,
+    /// Milliseconds between heartbeats, well below every node's T.
     pub heartbeat_interval_ms: u64,
-    /// For time-outs.
+    /// Seed of the random time-outs.
     pub seed: u64,
 }
 
-pub enum Role {
-    Follower,
-    PreCandidate,
-    Candidate,
-    Leader,
-}
-
+/// Why a payload was not proposed. In every case nothing was appended.
 #[derive(Debug)]
 pub enum ProposeError {
-    /// Not the leader (any more). Nothing was appended.
+    /// This node is not the leader.
     NotLeader,
-    /// The leader, but busy handing leadership over: try again when that ended either way (role/term change, or
-    /// `is_transferring()` turns false). Nothing was appended.
+    /// This node is handing its leadership over. Ask again when that has ended, either way.
     Transferring,
+    /// The log could not be written.
     Storage(StorageError),
 }
 
+/// What may leave the node only because a sync has completed.
 #[must_use]
 #[derive(Default, Debug)]
 pub struct Synced {
-    /// Promises (current term only).
+    /// Promises: votes, requests for votes, acknowledged entries. All of the current term.
     pub messages: Vec<Envelope>,
-    /// Entries up to here are committed and durable here: they may be applied (in order). Never goes back.
+    /// Entries up to here are committed, and durable on this node. Never goes back.
     pub committed: Index,
-    /// Contexts given to `read_index` that are confirmed: once `index` is applied, answer.
+    /// Confirmed reads: answer the reads of the context once the index is applied.
     pub reads: Vec<(ReadContext, Index)>,
 }
 
+/// One node's side of the protocol. It owns its storage and does nothing by itself:
+///
+/// - in: [`step`](Raft::step), [`propose`](Raft::propose), [`read_index`](Raft::read_index),
+///   [`handle_deadline`](Raft::handle_deadline) and the hints about peers;
+/// - when to call again: [`next_deadline`](Raft::next_deadline);
+/// - out, before the sync: [`drain_immediate`](Raft::drain_immediate);
+/// - the sync and what it sets free: [`sync`](Raft::sync).
+///
+/// One turn takes any number of inputs, then drains, syncs once, and drains again.
+#[derive(Debug)]
 pub struct Raft<S: Storage> {
-    storage: S,
+    pub(super) config: Config,
+    /// The voters without this node.
+    pub(super) peers: Arc<[NodeId]>,
+    pub(super) storage: S,
+    pub(super) role: Role,
+    /// As written; durable up to `synced_term`.
+    pub(super) hard_state: HardState,
+    pub(super) commit_index: Index,
+    /// The log is durable here up to this entry.
+    pub(super) synced_index: Index,
+    pub(super) synced_term: Term,
+    /// When a node that is not the leader campaigns.
+    pub(super) election_deadline: Millis,
+    /// When this node last heard from the leader that it follows.
+    pub(super) leader_contact: Millis,
+    /// Elections are held after short pauses, doubled each time, because the leader is known to be gone. The number
+    /// of tries so far.
+    pub(super) hurry: Option<u32>,
+    pub(super) rng: Rng,
+    pub(super) outbox: Vec<Envelope>,
+    pub(super) outbox_after_sync: Vec<Envelope>,
+    pub(super) confirmed_reads: Vec<(ReadContext, Index)>,
+    watermarks: Watermarks,
 }
 
 impl<S: Storage> Raft<S> {
+    /// Starts as a follower on what the storage holds. Nobody leads as far as this node knows, so it asks for votes
+    /// after a short pause; pre-vote and the stickiness of the others keep that from disturbing a leader.
+    ///
+    /// # Errors
+    /// When the hard state and the log contradict each other: files were lost or mixed up.
     pub fn new(config: Config, storage: S, now: Millis) -> Result<Raft<S>, StorageError> {
-        todo!()
+        assert!(config.voters.contains(&config.id), "a node is a voter of its own cluster");
+        let hard_state = storage.hard_state();
+        let (snapshot, last_index) = (storage.snapshot_id(), storage.last_index());
+        if hard_state.commit_index > last_index {
+            return Err(StorageError::Refused(format!(
+                "the log ends at entry {last_index}, but entry {} is known to be committed: log files are missing",
+                hard_state.commit_index
+            )));
+        }
+        if storage.term(last_index).is_none_or(|last_term| last_term > hard_state.term) {
+            return Err(StorageError::Refused(format!(
+                "the log ends in a later term than the hard state's term {}: the hard state is from an older copy",
+                hard_state.term
+            )));
+        }
+        let commit_index = hard_state.commit_index.max(snapshot.index);
+        let mut raft = Raft {
+            rng: Rng::new(config.seed),
+            peers: config.voters.iter().copied().filter(|voter| *voter != config.id).collect(),
+            config,
+            storage,
+            role: Role::Follower(Follower { leader: None }),
+            hard_state,
+            commit_index,
+            synced_index: last_index,
+            synced_term: hard_state.term,
+            election_deadline: now,
+            leader_contact: now,
+            hurry: Some(0),
+            outbox: Vec::new(),
+            outbox_after_sync: Vec::new(),
+            confirmed_reads: Vec::new(),
+            watermarks: Watermarks::default(),
+        };
+        raft.reset_election_deadline(now);
+        raft.check_invariants();
+        Ok(raft)
     }
-    /// All messages but Forward (the replica handles that one itself). An envelope from a non-voter is ignored.
+
+    /// Takes a message from a peer. Messages from others than voters, and those meant for others, change nothing.
+    ///
+    /// # Errors
+    /// When storage fails.
+    ///
+    /// # Panics
+    /// When the messages prove that the cluster's safety is broken already: two leaders of one term, or a leader
+    /// that contradicts a committed entry.
     pub fn step(&mut self, now: Millis, envelope: Envelope) -> Result<(), StorageError> {
-        todo!()
+        let Envelope { from, to, term, message } = envelope;
+        if to != self.config.id || from == self.config.id || !self.config.voters.contains(&from) {
+            return Ok(());
+        }
+        match message {
+            // Outside the rules about terms: they never change one by themselves (thesis, section 9.6).
+            Message::PreVote { campaign_term, last } => self.handle_pre_vote(now, from, campaign_term, last),
+            Message::PreVoteResponse { campaign_term, granted } => {
+                self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
+            }
+            message if term < self.term() => self.handle_stale(from, &message),
+            message => {
+                if term > self.term() {
+                    if self.ignores_higher_term(now, &message) {
+                        return Ok(());
+                    }
+                    self.become_follower(now, term, None)?;
+                }
+                self.step_current(now, from, message)?;
+            }
+        }
+        self.check_invariants();
+        Ok(())
     }
-    /// Leader only. The entry is in the log (not durable) on return.
+
+    /// A message of the current term.
+    fn step_current(&mut self, now: Millis, from: NodeId, message: Message) -> Result<(), StorageError> {
+        match message {
+            Message::RequestVote { last, .. } => self.handle_request_vote(now, from, last)?,
+            Message::RequestVoteResponse { granted } => {
+                self.handle_request_vote_response(now, from, granted)?;
+            }
+            Message::AppendEntries { prev, entries, commit_index } => {
+                self.follow_leader(now, from)?;
+                self.handle_append_entries(from, prev, &entries, commit_index)?;
+            }
+            Message::AppendEntriesResponse { outcome } => {
+                self.handle_append_entries_response(now, from, outcome);
+            }
+            Message::Heartbeat { commit_index, round } => {
+                self.follow_leader(now, from)?;
+                self.handle_heartbeat(from, commit_index, round);
+            }
+            Message::HeartbeatResponse { round } => self.handle_heartbeat_response(now, from, round),
+            Message::ReadIndex { context } => self.handle_read_index(from, context),
+            Message::ReadIndexResponse { context, index } => {
+                self.handle_read_index_response(from, context, index);
+            }
+            Message::TimeoutNow => self.handle_timeout_now(now, from)?,
+            // Between the replicas of two nodes; not the protocol's.
+            Message::Forward { .. } | Message::PreVote { .. } | Message::PreVoteResponse { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A message of an earlier term changes nothing here. A leader of that term must learn that it is none any more:
+    /// without an answer, a node whose term ran ahead could never be reached by it.
+    fn handle_stale(&mut self, from: NodeId, message: &Message) {
+        match message {
+            Message::AppendEntries { .. } | Message::Heartbeat { .. } => {
+                self.send(from, Message::HeartbeatResponse { round: ReadRound(0) });
+            }
+            Message::RequestVote { .. } => self.send(from, Message::RequestVoteResponse { granted: false }),
+            _ => {}
+        }
+    }
+
+    /// Appends a command to the leader's log. It is readable at once, durable after the next sync, and certain when
+    /// it is committed.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
     pub fn propose(&mut self, payload: &[u8]) -> Result<EntryId, ProposeError> {
-        todo!()
+        match &self.role {
+            Role::Leader(leader) if leader.transfer.is_some() => Err(ProposeError::Transferring),
+            Role::Leader(_) => self.append_own(EntryKind::Command, payload).map_err(ProposeError::Storage),
+            _ => Err(ProposeError::NotLeader),
+        }
     }
-    /// Leader: registers a read round. Follower with a known leader: sends ReadIndex to it. Returns false when no
-    /// leader is known or too many contexts wait: try again after the next leader change / confirmation.
-    /// Contexts in flight are silently dropped when the role, term or leader changes, and may be lost when the link
-    /// to the leader is re-established: the caller then asks again with a new context.
-    pub fn read_index(&mut self, context: ReadContext) -> bool {
-        todo!()
-    }
+
+    /// Does what is due at `now`: campaigns, sends heartbeats, gives up a leadership that nobody confirms.
+    ///
+    /// # Errors
+    /// When storage fails.
     pub fn handle_deadline(&mut self, now: Millis) -> Result<(), StorageError> {
-        todo!()
+        match &self.role {
+            Role::Leader(_) => self.handle_leader_deadline(now)?,
+            _ if now >= self.election_deadline => self.become_pre_candidate(now)?,
+            _ => {}
+        }
+        self.check_invariants();
+        Ok(())
     }
+
+    /// When [`handle_deadline`](Raft::handle_deadline) is due. The start of time when a sync has left work behind.
+    #[must_use]
     pub fn next_deadline(&self) -> Millis {
-        todo!()
+        if self.storage.is_dirty() || !self.outbox.is_empty() || !self.outbox_after_sync.is_empty() {
+            return Millis(0);
+        }
+        match &self.role {
+            Role::Leader(leader) => leader
+                .transfer
+                .as_ref()
+                .map_or(leader.heartbeat_deadline, |t| t.deadline.min(leader.heartbeat_deadline)),
+            _ => self.election_deadline,
+        }
     }
-    /// A new connection to the peer stands; what was in flight on the old one may be lost.
-    pub fn handle_peer_connected(&mut self, now: Millis, peer: NodeId) {
-        todo!()
+
+    /// A new connection to the peer stands. What was on its way on an earlier one may be lost.
+    pub fn handle_peer_connected(&mut self, peer: NodeId) {
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.on_reconnected();
+            let round = leader.reads.round;
+            self.send_heartbeat(peer, round);
+        }
     }
-    /// The peer's process is known to have ended (a hint; safety never depends on it).
+
+    /// The peer's process has ended, as far as the network can tell. If it was the leader there is no reason to wait
+    /// for the election timeout. Only a hint: being wrong costs an election, never safety.
     pub fn handle_peer_lost(&mut self, now: Millis, peer: NodeId) {
-        todo!()
+        if matches!(&self.role, Role::Follower(follower) if follower.leader == Some(peer)) {
+            self.role = Role::Follower(Follower { leader: None });
+            self.hurry = Some(0);
+            self.reset_election_deadline(now);
+        }
     }
-    /// Leader: hand over to the best follower. No-op elsewhere or alone. Ends by a role change or after one election timeout.
-    pub fn transfer_leadership(&mut self, now: Millis) {
-        todo!()
-    }
-    pub fn is_transferring(&self) -> bool {
-        todo!()
-    }
-    /// Messages that may leave before this turn's sync; builds one batched AppendEntries per peer, heartbeats, ReadIndex...
+
+    /// Gives out the messages that need not wait for the sync. On a leader that is one batch of entries per peer:
+    /// they travel while the leader's own disk works.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
     pub fn drain_immediate(&mut self, now: Millis, out: &mut Vec<Envelope>) -> Result<(), StorageError> {
-        todo!()
+        self.maybe_start_read_round();
+        self.replicate()?;
+        self.maybe_finish_transfer(now);
+        out.append(&mut self.outbox);
+        Ok(())
     }
+
+    /// Makes everything written durable (nothing is done when nothing was written), then lets go what waited for it.
+    /// An election that is won here leaves a new entry to sync: see [`next_deadline`](Raft::next_deadline).
+    ///
+    /// # Errors
+    /// When the disk fails.
     pub fn sync(&mut self, now: Millis) -> Result<Synced, StorageError> {
-        todo!()
+        if self.storage.is_dirty() {
+            self.storage.sync()?;
+        }
+        self.synced_term = self.term();
+        self.synced_index = self.storage.last_index();
+        // A term that ended in this turn takes its promises with it: they may speak of entries that a later message
+        // of the turn has removed.
+        let mut messages = std::mem::take(&mut self.outbox_after_sync);
+        messages.retain(|envelope| envelope.term == self.synced_term);
+        self.count_own_vote(now)?;
+        self.maybe_commit();
+        self.check_invariants();
+        let committed = self.commit_index.min(self.synced_index);
+        Ok(Synced { messages, committed, reads: std::mem::take(&mut self.confirmed_reads) })
     }
-    /// Writes the commit index into the hard state, durably: for a clean stop.
+
+    /// Makes the commit index durable, so that the next start need not ask the others how far the log is certain.
+    ///
+    /// # Errors
+    /// When the disk fails.
     pub fn checkpoint(&mut self) -> Result<(), StorageError> {
-        todo!()
+        self.set_hard_state(self.term(), self.hard_state.vote)?;
+        self.storage.sync()
     }
+
+    /// The storage, to read entries from.
+    #[must_use]
     pub fn storage(&self) -> &S {
         &self.storage
     }
+
+    /// The storage, for its housekeeping between turns. The protocol's own data must not be changed.
+    pub fn storage_mut(&mut self) -> &mut S {
+        &mut self.storage
+    }
+
+    /// Gives the storage back.
+    #[must_use]
     pub fn into_storage(self) -> S {
         self.storage
     }
+
+    /// This node.
+    #[must_use]
     pub fn id(&self) -> NodeId {
-        todo!()
+        self.config.id
     }
-    pub fn role(&self) -> Role {
-        todo!()
+
+    /// This node's role.
+    #[must_use]
+    pub fn role(&self) -> RoleName {
+        self.role.name()
     }
+
+    /// Whether this node leads.
+    #[must_use]
     pub fn is_leader(&self) -> bool {
-        todo!()
+        matches!(self.role, Role::Leader(_))
     }
+
+    /// The latest term that this node has seen.
+    #[must_use]
     pub fn term(&self) -> Term {
-        todo!()
+        self.hard_state.term
     }
-    /// The known leader of the current term (this node itself when leader).
+
+    /// Who got this node's vote in the current term.
+    #[must_use]
+    pub fn vote(&self) -> Option<NodeId> {
+        self.hard_state.vote
+    }
+
+    /// The known leader of the current term, which may be this node.
+    #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
-        todo!()
+        match &self.role {
+            Role::Follower(follower) => follower.leader,
+            Role::Leader(_) => Some(self.config.id),
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
     }
+
+    /// Known to be committed.
+    #[must_use]
     pub fn commit_index(&self) -> Index {
-        todo!()
+        self.commit_index
     }
+
+    /// The last entry of the log.
+    #[must_use]
     pub fn last_index(&self) -> Index {
-        todo!()
+        self.storage.last_index()
     }
-    /// On the leader: (peer, match_index, last contact) of each peer.
-    pub fn peers(&self) -> Vec<(NodeId, Index, Option<Millis>)> {
-        todo!()
+
+    /// The last entry that is durable here.
+    #[must_use]
+    pub fn synced_index(&self) -> Index {
+        self.synced_index
+    }
+
+    /// On the leader, what it knows of each peer, by node. Nothing elsewhere.
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, &Progress)> {
+        let progress = match &self.role {
+            Role::Leader(leader) => Some(&leader.progress),
+            _ => None,
+        };
+        progress.into_iter().flatten().map(|(node, progress)| (*node, progress))
+    }
+
+    // ---- shared by the parts --------------------------------------------------------------------
+
+    /// The one door out: files a message by whether it must wait for the sync (paper, section 5.1).
+    pub(super) fn send(&mut self, to: NodeId, message: Message) {
+        let queue = if message.requires_sync() { &mut self.outbox_after_sync } else { &mut self.outbox };
+        queue.push(Envelope { from: self.config.id, to, term: self.hard_state.term, message });
+    }
+
+    pub(super) fn last_id(&self) -> EntryId {
+        let index = self.storage.last_index();
+        EntryId::new(self.storage.term(index).expect("the term of the last entry is always known"), index)
+    }
+
+    pub(super) fn append_own(&mut self, kind: EntryKind, payload: &[u8]) -> Result<EntryId, StorageError> {
+        let id = EntryId::new(self.term(), self.storage.last_index().next());
+        let mut bytes = Vec::with_capacity(payload.len() + crate::raft::entry::ENTRY_HEADER_BYTES);
+        encode_entry(id, kind, payload, &mut bytes);
+        self.storage.append(Entry::decode(&bytes).expect("just encoded"))?;
+        Ok(id)
+    }
+
+    /// Term and vote are one record. The commit index goes along as far as it is durable here.
+    pub(super) fn set_hard_state(&mut self, term: Term, vote: Option<NodeId>) -> Result<(), StorageError> {
+        self.hard_state = HardState { term, vote, commit_index: self.commit_index.min(self.synced_index) };
+        self.storage.set_hard_state(self.hard_state)
+    }
+
+    /// Follows `leader`, or nobody yet, in `term`. The election timer keeps running: a message of a later term is by
+    /// itself no reason to wait longer. Only a leader has none, and starts one.
+    pub(super) fn become_follower(
+        &mut self,
+        now: Millis,
+        term: Term,
+        leader: Option<NodeId>,
+    ) -> Result<(), StorageError> {
+        assert!(term >= self.term(), "terms never go back");
+        if term > self.term() {
+            self.set_hard_state(term, None)?;
+        }
+        let was_leader = self.is_leader();
+        self.role = Role::Follower(Follower { leader });
+        if was_leader {
+            self.reset_election_deadline(now);
+        }
+        Ok(())
+    }
+
+    /// Waits for a random time in [T, 2T); when the leader is known to be gone, for a short time that doubles with
+    /// each try until it reaches T.
+    pub(super) fn reset_election_deadline(&mut self, now: Millis) {
+        let timeout = self.config.election_timeout_ms;
+        let mut wait = timeout;
+        if let Some(tries) = self.hurry {
+            let pause = LEADER_LOST_PAUSE_MS.checked_shl(tries).unwrap_or(timeout);
+            self.hurry = (pause < timeout).then_some(tries + 1);
+            wait = pause.min(timeout);
+        }
+        self.election_deadline = now.after(self.rng.range(wait, 2 * wait));
+    }
+
+    fn check_invariants(&mut self) {
+        self.check_basic();
+        self.watermarks = self.check_delta(&self.watermarks);
     }
 }

@@ -43,6 +43,32 @@ pub struct HardState {
     pub commit_index: Index,
 }
 
+/// A node's part in the cluster (paper, figure 4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RoleName {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether an election could be won.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Orders the writes.
+    Leader,
+}
+
+impl RoleName {
+    /// In lower case, as users see it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RoleName::Follower => "follower",
+            RoleName::PreCandidate => "pre-candidate",
+            RoleName::Candidate => "candidate",
+            RoleName::Leader => "leader",
+        }
+    }
+}
+
 impl Term {
     /// The term after this one.
     #[must_use]

@@ -1,9 +1,9 @@
 //! What the network layer and the replica hand one another.
 
-use std::sync::Arc;
-
 use crate::kv::command::Command;
+pub use crate::kv::store::Item;
 use crate::raft::message::Envelope;
+pub use crate::raft::types::RoleName;
 use crate::raft::types::{Index, NodeId, Term};
 use crate::util::time::Millis;
 
@@ -35,17 +35,6 @@ pub enum Consistency {
     Linearizable,
     /// What this node has applied, without asking anyone. Works without a quorum.
     Stale,
-}
-
-/// A key's value with what is known about it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Item {
-    /// The bytes as written.
-    pub value: Arc<[u8]>,
-    /// What the writer called them.
-    pub content_type: Option<Arc<str>>,
-    /// The index of the write: the key's revision.
-    pub revision: Index,
 }
 
 /// The answer to a request, in full.
@@ -102,32 +91,6 @@ pub struct TurnOutput {
     pub replies: Vec<Reply>,
 }
 
-/// A node's part in the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RoleName {
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Asks whether an election could be won.
-    PreCandidate,
-    /// Stands for election.
-    Candidate,
-    /// Orders the writes.
-    Leader,
-}
-
-impl RoleName {
-    /// In lower case, as the API shows it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RoleName::Follower => "follower",
-            RoleName::PreCandidate => "pre-candidate",
-            RoleName::Candidate => "candidate",
-            RoleName::Leader => "leader",
-        }
-    }
-}
-
 /// What a node knows about the cluster and itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaStatus {
@@ -160,4 +123,19 @@ pub struct PeerStatus {
     pub match_index: Index,
     /// When it last answered.
     pub last_contact: Option<Millis>,
+}
+
+/// What waits on a node, for limits and metrics. All of it is bounded, and 0 on an idle node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct InFlight {
+    /// Writes of this node's clients.
+    pub writes: usize,
+    /// Their payload bytes.
+    pub write_bytes: usize,
+    /// Linearizable reads and barriers of this node's clients.
+    pub reads: usize,
+    /// On the leader: payload bytes of other nodes' writes that are not in the log yet.
+    pub held_bytes: usize,
+    /// On the leader: payload bytes in the log that are not committed yet.
+    pub uncommitted_bytes: usize,
 }

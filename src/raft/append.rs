@@ -1,0 +1,251 @@
+//! Log replication: AppendEntries and heartbeats, on both sides (paper, section 5.3), and the commit rule (5.4.2).
+
+use crate::limits::APPEND_ENTRIES_BYTES_MAX;
+use crate::raft::entry::Entries;
+use crate::raft::message::{AppendOutcome, Message, ReadRound};
+use crate::raft::quorum::reached_by_majority;
+use crate::raft::raft::Raft;
+use crate::raft::role::Role;
+use crate::raft::storage::{Storage, StorageError};
+use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::util::time::Millis;
+
+impl<S: Storage> Raft<S> {
+    // ---- follower -------------------------------------------------------------------------------
+
+    /// Takes the entries if the log has the one before them, then moves the commit index, in this order: nothing may
+    /// be applied that the same message removes.
+    pub(super) fn handle_append_entries(
+        &mut self,
+        from: NodeId,
+        prev: EntryId,
+        entries: &Entries,
+        commit_index: Index,
+    ) -> Result<(), StorageError> {
+        let (first, last) = (entries.first(), entries.last());
+        let follows = first.index == prev.index.next() && first.term >= prev.term && last.term <= self.term();
+        if !entries.is_empty() && !follows {
+            log::warn!(
+                "{from} sent entries {first} to {last} behind {prev} in term {}: ignored",
+                self.term()
+            );
+            return Ok(());
+        }
+        // Everything under the snapshot is committed, so it is the same as the leader's.
+        if prev.index < self.storage.snapshot_id().index {
+            let outcome = AppendOutcome::Accepted { match_index: self.commit_index };
+            self.send(from, Message::AppendEntriesResponse { outcome });
+            return Ok(());
+        }
+        if self.storage.term(prev.index) != Some(prev.term) {
+            assert!(
+                prev.index > self.commit_index,
+                "leader {from} says that entry {} is {prev}, but another one is committed here",
+                prev.index
+            );
+            let hint = self.last_id_not_after(prev);
+            let outcome = AppendOutcome::Rejected { prev_index: prev.index, hint };
+            self.send(from, Message::AppendEntriesResponse { outcome });
+            return Ok(());
+        }
+        let verified = if entries.is_empty() { prev.index } else { last.index };
+        self.append_missing(from, entries)?;
+        self.commit_index = self.commit_index.max(commit_index.min(verified));
+        let outcome = AppendOutcome::Accepted { match_index: verified };
+        self.send(from, Message::AppendEntriesResponse { outcome });
+        Ok(())
+    }
+
+    /// Skips what is there already and cuts the log only at the first entry that really differs: a message that is
+    /// late or repeated must not remove anything.
+    fn append_missing(&mut self, from: NodeId, entries: &Entries) -> Result<(), StorageError> {
+        for entry in entries.iter() {
+            match self.storage.term(entry.index()) {
+                Some(term) if term == entry.term() => continue,
+                Some(term) => {
+                    let index = entry.index();
+                    assert!(
+                        index > self.commit_index,
+                        "leader {from} replaces {index}@{term} by {}, but it is committed here",
+                        entry.id()
+                    );
+                    self.storage.truncate_suffix(index.prev())?;
+                    self.synced_index = self.synced_index.min(index.prev());
+                    self.storage.append(entry)?;
+                }
+                None => self.storage.append(entry)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The last entry that can be common with a log that has `limit`: not behind it, and of no later term. All
+    /// entries of a term that the other log cannot have are skipped in one step.
+    fn last_id_not_after(&self, limit: EntryId) -> EntryId {
+        let floor = self.storage.snapshot_id();
+        let mut index = limit.index.min(self.storage.last_index());
+        while index > floor.index {
+            match self.storage.term(index) {
+                Some(term) if term > limit.term => index = index.prev(),
+                Some(term) => return EntryId::new(term, index),
+                None => break,
+            }
+        }
+        floor
+    }
+
+    pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit_index: Index, round: ReadRound) {
+        // The leader never names more than this node has acknowledged; the bound guards against one that does.
+        self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
+        self.send(from, Message::HeartbeatResponse { round });
+    }
+
+    // ---- leader ---------------------------------------------------------------------------------
+
+    pub(super) fn handle_append_entries_response(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        outcome: AppendOutcome,
+    ) {
+        let last_index = self.storage.last_index();
+        let candidate = match outcome {
+            AppendOutcome::Rejected { hint, .. } => self.last_id_not_after(hint).index,
+            AppendOutcome::Accepted { .. } => Index(0),
+        };
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        progress.last_contact = now;
+        match outcome {
+            AppendOutcome::Accepted { match_index } if match_index > last_index => {
+                log::warn!(
+                    "{from} acknowledges entry {match_index}, but the log ends at {last_index}: ignored"
+                );
+            }
+            AppendOutcome::Accepted { match_index } => {
+                if progress.on_accepted(match_index) {
+                    self.maybe_commit();
+                }
+            }
+            AppendOutcome::Rejected { prev_index, .. } => {
+                let was_quarantined = progress.quarantined;
+                progress.on_rejected(prev_index, candidate);
+                if progress.quarantined && !was_quarantined {
+                    log::error!(
+                        "{from} lost entries that it had acknowledged up to {}: its disk went back in time; \
+                         it does not count until it has them again",
+                        progress.match_index()
+                    );
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_heartbeat_response(&mut self, now: Millis, from: NodeId, round: ReadRound) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let sent = leader.reads.round;
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        progress.last_contact = now;
+        progress.on_heartbeat_answered();
+        progress.round_acked = progress.round_acked.max(round.min(sent));
+        self.confirm_reads();
+    }
+
+    pub(super) fn broadcast_heartbeat(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let round = leader.reads.round;
+        for peer in self.peers.clone().iter().copied() {
+            self.send_heartbeat(peer, round);
+        }
+    }
+
+    pub(super) fn send_heartbeat(&mut self, peer: NodeId, round: ReadRound) {
+        let Role::Leader(leader) = &self.role else { return };
+        let Some(progress) = leader.progress.get(&peer) else { return };
+        let commit_index = self.commit_index.min(progress.match_index());
+        self.send(peer, Message::Heartbeat { commit_index, round });
+    }
+
+    /// Sends every peer what it lacks, as far as its window allows, and the commit index when that is all there is.
+    pub(super) fn replicate(&mut self) -> Result<(), StorageError> {
+        for peer in self.peers.clone().iter().copied() {
+            let mut sent = false;
+            while self.replicate_to(peer, sent)? {
+                sent = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one message to the peer. Returns whether there may be more to send.
+    fn replicate_to(&mut self, peer: NodeId, sent_already: bool) -> Result<bool, StorageError> {
+        let (last_index, commit_index) = (self.storage.last_index(), self.commit_index);
+        let Role::Leader(leader) = &mut self.role else { return Ok(false) };
+        let Some(progress) = leader.progress.get_mut(&peer) else { return Ok(false) };
+        let next = progress.next_index();
+        let (probing, paused, nudged) =
+            (!progress.is_replicating(), progress.is_paused(), progress.take_nudge());
+        let has_entries = next <= last_index && !paused;
+        let is_due = has_entries
+            || nudged
+            || (probing && !paused)
+            || (!probing && !sent_already && progress.commit_sent < commit_index);
+        if !is_due {
+            return Ok(false);
+        }
+        // A probe looks for the place where the logs meet; more than one entry would often be sent in vain.
+        let bytes_max = if probing { 0 } else { APPEND_ENTRIES_BYTES_MAX };
+        let entries = if has_entries { self.read_entries(next, bytes_max)? } else { Entries::default() };
+        let prev = EntryId::new(self.term_of_log(next.prev()), next.prev());
+        let last = if entries.is_empty() { prev.index } else { entries.last().index };
+        let bytes = entries.as_bytes().len();
+        self.send(peer, Message::AppendEntries { prev, entries, commit_index });
+        let Role::Leader(leader) = &mut self.role else { return Ok(false) };
+        let progress = leader.progress.get_mut(&peer).expect("the peer was there above");
+        progress.on_sent(last, bytes);
+        progress.commit_sent = commit_index;
+        Ok(bytes > 0 && !probing)
+    }
+
+    /// Entries from `from` on: as many as fit in `bytes_max`, and at least one.
+    fn read_entries(&self, from: Index, bytes_max: usize) -> Result<Entries, StorageError> {
+        let mut entries = Entries::default();
+        let mut index = from;
+        while index <= self.storage.last_index() {
+            let entry = self.storage.entry(index)?;
+            if !entries.is_empty() && entries.as_bytes().len() + entry.bytes().len() > bytes_max {
+                break;
+            }
+            entries.push(entry);
+            index = index.next();
+        }
+        Ok(entries)
+    }
+
+    fn term_of_log(&self, index: Index) -> Term {
+        self.storage
+            .term(index)
+            .expect("the log reaches back to every peer, because nothing removes its beginning")
+    }
+
+    /// Commits what a majority has made durable, provided that it includes an entry of the leader's own term: older
+    /// entries alone could still be replaced (paper, section 5.4.2 and figure 8). The leader counts itself only up to
+    /// its own last sync.
+    pub(super) fn maybe_commit(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let trusted =
+            leader.progress.values().map(|p| if p.quarantined { Index(0) } else { p.match_index() });
+        let mut matched: Vec<Index> = trusted.collect();
+        matched.push(self.synced_index);
+        let reached = reached_by_majority(&mut matched);
+        if reached > self.commit_index && self.storage.term(reached) == Some(self.term()) {
+            self.commit_index = reached;
+            self.release_unready_reads();
+        }
+    }
+
+    /// Whether this leader knows how far the log is committed.
+    pub(super) fn has_committed_in_term(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if self.commit_index >= leader.noop_index)
+    }
+}

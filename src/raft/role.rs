@@ -1,0 +1,60 @@
+//! The four roles, each with the state that belongs to it, so that none of it survives a change of role.
+
+use std::collections::BTreeMap;
+
+use crate::raft::progress::Progress;
+use crate::raft::read_index::ReadQueue;
+use crate::raft::types::{Index, NodeId, RoleName};
+use crate::util::time::Millis;
+
+/// This node's role in its current term.
+#[derive(Debug)]
+pub(super) enum Role {
+    Follower(Follower),
+    PreCandidate(Election),
+    Candidate(Election),
+    Leader(Leader),
+}
+
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// Who leads this term, once a message of the leader has come.
+    pub(super) leader: Option<NodeId>,
+}
+
+/// A pre-vote or a vote that is being held.
+#[derive(Debug, Default)]
+pub(super) struct Election {
+    pub(super) votes: BTreeMap<NodeId, bool>,
+}
+
+#[derive(Debug)]
+pub(super) struct Leader {
+    pub(super) progress: BTreeMap<NodeId, Progress>,
+    pub(super) reads: ReadQueue,
+    pub(super) heartbeat_deadline: Millis,
+    /// The entry that began the leadership.
+    pub(super) noop_index: Index,
+    pub(super) transfer: Option<Transfer>,
+}
+
+/// Leadership is being handed over.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) to: NodeId,
+    /// Given up then.
+    pub(super) deadline: Millis,
+    /// TimeoutNow was sent.
+    pub(super) told: bool,
+}
+
+impl Role {
+    pub(super) fn name(&self) -> RoleName {
+        match self {
+            Role::Follower(_) => RoleName::Follower,
+            Role::PreCandidate(_) => RoleName::PreCandidate,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::Leader(_) => RoleName::Leader,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Writes of this node's clients that wait for their entry to be applied.
+//!
+//! Every write gets the next number of this process and keeps it. The waiting ones are offered to the leader in the
+//! order of their numbers, and all of them again whenever the leader may have lost them: the state machine sees to it
+//! that none runs twice. Because it never runs a write after a later one of the same node, applying number 7 also
+//! decides every waiting number below it: those can never take effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::kv::command::Command;
+use crate::kv::payload::encode_payload;
+use crate::kv::session::WriteId;
+use crate::limits::{FORWARD_BYTES_MAX, WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::raft::types::{Incarnation, NodeId};
+use crate::replica::io::{NotApplied, Outcome, Ticket};
+use crate::util::time::Millis;
+
+/// The waiting writes of one process.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    origin: NodeId,
+    incarnation: Incarnation,
+    /// The number given last.
+    last_seq: u64,
+    /// Every waiting write up to this number was given to the current leader, over the current link.
+    offered_seq: u64,
+    waiting: BTreeMap<u64, Write>,
+    by_deadline: BTreeSet<(Millis, u64)>,
+    by_ticket: BTreeMap<Ticket, u64>,
+    /// Payload bytes of `waiting`.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Write {
+    /// `None`: the client went away.
+    ticket: Option<Ticket>,
+    deadline: Millis,
+    payload: Vec<u8>,
+    /// It may be in some log. Until then it is certain that nobody but this node has seen it.
+    handed_out: bool,
+}
+
+impl Writes {
+    pub(crate) fn new(origin: NodeId, incarnation: Incarnation) -> Writes {
+        Writes {
+            origin,
+            incarnation,
+            last_seq: 0,
+            offered_seq: 0,
+            waiting: BTreeMap::new(),
+            by_deadline: BTreeSet::new(),
+            by_ticket: BTreeMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Takes a write in, or refuses it when too much is waiting. A single one always finds room.
+    pub(crate) fn add(&mut self, ticket: Ticket, command: &Command, deadline: Millis) -> Result<(), NotApplied> {
+        let seq = self.last_seq + 1;
+        let id = WriteId { origin: self.origin, incarnation: self.incarnation, seq };
+        // First without the cost of encoding: refusing has to be cheap.
+        let bytes_at_least = self.bytes + command.value_len();
+        if self.waiting.len() >= WRITES_IN_FLIGHT_MAX || bytes_at_least > WRITES_IN_FLIGHT_BYTES_MAX {
+            return Err(NotApplied::Overloaded);
+        }
+        let payload = encode_payload(id, command);
+        if self.bytes + payload.len() > WRITES_IN_FLIGHT_BYTES_MAX {
+            return Err(NotApplied::Overloaded);
+        }
+        self.by_ticket.insert(ticket, seq);
+        self.last_seq = seq;
+        self.bytes += payload.len();
+        self.by_deadline.insert((deadline, seq));
+        self.waiting.insert(seq, Write { ticket: Some(ticket), deadline, payload, handed_out: false });
+        Ok(())
+    }
+
+    /// Says whose write it is, if this process has numbered it.
+    pub(crate) fn own_seq(&self, id: WriteId) -> Option<u64> {
+        (id.origin == self.origin && id.incarnation == self.incarnation).then_some(id.seq)
+    }
+
+    /// The leader, or the link to it, is another one, so any waiting write may have been lost: all are to be offered
+    /// again.
+    pub(crate) fn offer_again(&mut self) {
+        self.offered_seq = 0;
+    }
+
+    /// The next write to offer. One whose time is up is passed over: it ends in this turn, and must not be sent
+    /// after its client was told that it never was.
+    fn next_to_offer(&self, now: Millis) -> Option<u64> {
+        let mut rest = self.waiting.range(self.offered_seq + 1..);
+        rest.find(|(_, write)| write.deadline > now).map(|(seq, _)| *seq)
+    }
+
+    /// The payload to propose next on this node.
+    pub(crate) fn peek_offer(&self, now: Millis) -> Option<&[u8]> {
+        self.next_to_offer(now).map(|seq| self.waiting[&seq].payload.as_slice())
+    }
+
+    /// The payload that [`Writes::peek_offer`] gave is in this node's log.
+    pub(crate) fn confirm_offer(&mut self, now: Millis) {
+        let seq = self.next_to_offer(now).expect("a write was offered");
+        self.mark_offered(seq);
+    }
+
+    fn mark_offered(&mut self, seq: u64) {
+        self.offered_seq = seq;
+        self.waiting.get_mut(&seq).expect("only waiting writes are offered").handed_out = true;
+    }
+
+    /// The payloads of the next Forward message, empty when there is nothing to offer. At most [`FORWARD_BYTES_MAX`]
+    /// bytes, but at least one payload.
+    pub(crate) fn take_forward(&mut self, now: Millis) -> Vec<Vec<u8>> {
+        let (mut payloads, mut bytes) = (Vec::new(), 0);
+        while let Some(seq) = self.next_to_offer(now) {
+            let payload = &self.waiting[&seq].payload;
+            if !payloads.is_empty() && bytes + payload.len() > FORWARD_BYTES_MAX {
+                break;
+            }
+            bytes += payload.len();
+            payloads.push(payload.clone());
+            self.mark_offered(seq);
+        }
+        payloads
+    }
+
+    /// The entry with this number was applied. `outcome` is what came of it, `None` when the state machine skipped
+    /// it. Answers it, and every waiting write before it: those were overtaken for good.
+    pub(crate) fn on_applied(&mut self, seq: u64, outcome: Option<Outcome>, mut answer: impl FnMut(Ticket, Outcome)) {
+        while let Some((&oldest, _)) = self.waiting.range(..=seq).next() {
+            let ticket = self.remove(oldest);
+            let overtaken = Outcome::NotApplied(NotApplied::Superseded);
+            let outcome = outcome.clone().filter(|_| oldest == seq).unwrap_or(overtaken);
+            if let Some(ticket) = ticket {
+                answer(ticket, outcome);
+            }
+        }
+    }
+
+    /// Ends the writes whose time is up.
+    pub(crate) fn expire(&mut self, now: Millis, mut answer: impl FnMut(Ticket, Outcome)) {
+        while let Some(&(deadline, seq)) = self.by_deadline.first()
+            && deadline <= now
+        {
+            let handed_out = self.waiting[&seq].handed_out;
+            let ticket = self.remove(seq);
+            let never_sent = Outcome::NotApplied(NotApplied::NoLeader);
+            if let Some(ticket) = ticket {
+                answer(ticket, if handed_out { Outcome::OutcomeUnknown } else { never_sent });
+            }
+        }
+    }
+
+    /// The client went away. A write that nobody has seen is dropped: the gap in the numbers does no harm, since
+    /// only their order counts. One that may be in a log goes on being offered, so that it ends like any other.
+    /// Says whether the ticket was a write's.
+    pub(crate) fn cancel(&mut self, ticket: Ticket) -> bool {
+        let Some(seq) = self.by_ticket.remove(&ticket) else { return false };
+        let write = self.waiting.get_mut(&seq).expect("every ticket has its write");
+        write.ticket = None;
+        if !write.handed_out {
+            self.remove(seq);
+        }
+        true
+    }
+
+    fn remove(&mut self, seq: u64) -> Option<Ticket> {
+        let write = self.waiting.remove(&seq).expect("only waiting writes end");
+        self.by_deadline.remove(&(write.deadline, seq));
+        self.bytes -= write.payload.len();
+        if let Some(ticket) = write.ticket {
+            self.by_ticket.remove(&ticket);
+        }
+        write.ticket
+    }
+
+    pub(crate) fn next_deadline(&self) -> Millis {
+        self.by_deadline.first().map_or(Millis::NEVER, |(deadline, _)| *deadline)
+    }
+
+    /// Whether a client waits for an answer.
+    pub(crate) fn has_clients(&self) -> bool {
+        !self.by_ticket.is_empty()
+    }
+
+    /// How many writes wait, and their payload bytes.
+    pub(crate) fn in_flight(&self) -> (usize, usize) {
+        (self.waiting.len(), self.bytes)
+    }
+
+    pub(crate) fn has_ticket(&self, ticket: Ticket) -> bool {
+        self.by_ticket.contains_key(&ticket)
+    }
+}
