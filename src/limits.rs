@@ -74,7 +74,7 @@ pub const REQUEST_BLANK_LINES_MAX: usize = 4;
 /// Longest line with the size of a chunk, extensions included, in bytes.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Most bytes of chunk extensions in one body.
-pub const CHUNK_EXTENSION_BYTES_MAX: usize = 4 << 10;
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 /// Most bytes of trailers after one body.
 pub const TRAILER_BYTES_MAX: usize = 4 << 10;
 /// Requests of one connection that wait for their answers. Beyond it the connection is not read.
@@ -101,6 +101,61 @@ pub const CONTENT_SNIFF_BYTES_MAX: usize = 64 << 10;
 
 /// Bytes of one frame on a peer link, without its fixed prefix.
 pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
+/// Bytes of a frame's header: everything of a message but its entries and payloads.
+pub const FRAME_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Bytes of a greeting on a peer link, without its fixed prefix.
+pub const GREETING_BYTES_MAX: usize = 1 << 10;
+/// Longest version text that a greeting carries, and longest reason of a refusal, in bytes.
+pub const GREETING_TEXT_BYTES_MAX: usize = 512;
+/// A peer link must be greeted within this time after it was dialled or accepted.
+pub const GREETING_TIMEOUT_MS: u64 = 2_000;
+/// Accepted peer links whose greeting is still awaited. Beyond it the oldest is closed.
+pub const PEER_GREETINGS_MAX: usize = 32;
+/// A broken peer link is dialled again at once, then after this time, which doubles up to [`PEER_REDIAL_MS_MAX`].
+pub const PEER_REDIAL_MS_MIN: u64 = 5;
+/// Longest pause between two attempts to reach a peer.
+pub const PEER_REDIAL_MS_MAX: u64 = 1_000;
+/// Bytes read from one peer in one turn.
+pub const PEER_READ_BYTES_PER_TURN_MAX: usize = 1 << 20;
+/// A peer that does not acknowledge what was sent for this long is gone, even if its host says nothing.
+pub const PEER_SILENCE_MS_MAX: u64 = 10_000;
+/// Shortest pause between two look-ups of a peer's host name, and the pause doubles up to the maximum. A look-up
+/// stops the whole loop for as long as it takes.
+pub const RESOLVE_PAUSE_MS_MIN: u64 = 1_000;
+/// Longest pause between two look-ups of the name of a peer that cannot be reached.
+pub const RESOLVE_PAUSE_MS_MAX: u64 = 30_000;
+
+/// Connections accepted from one listening socket in one turn.
+pub const ACCEPTS_PER_TURN_MAX: usize = 64;
+/// How long accepting rests when the system has no descriptor or memory for another connection.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
+/// Bytes read from one client in one turn.
+pub const CLIENT_READ_BYTES_PER_TURN_MAX: usize = 256 << 10;
+/// Bytes read from all clients in one turn. Peers come first, so this bounds how long they wait.
+pub const CLIENTS_READ_BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// Bytes written to one client in one turn.
+pub const CLIENT_WRITE_BYTES_PER_TURN_MAX: usize = 1 << 20;
+/// Memory of all clients' connections. Beyond it the connection that holds most is closed.
+pub const CLIENTS_MEMORY_BYTES_MAX: usize = 128 << 20;
+/// Connections beyond the configured number that are told so. More are closed without a word.
+pub const CLIENTS_REFUSED_MAX: usize = 64;
+/// Bytes read with one system call.
+pub const READ_BYTES_MAX: usize = 64 << 10;
+/// Descriptors that are no client connections: files of the log, peer links, listening sockets.
+pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Events that one poll reports. More are reported by the next one.
+pub const POLL_EVENTS_MAX: usize = 1024;
+/// How long the storage's housekeeping rests when it cannot do anything.
+pub const HOUSEKEEPING_PAUSE_MS: u64 = 1_000;
+/// A clean stop takes at most this long; then the process ends whatever still waits.
+pub const SHUTDOWN_MS_MAX: u64 = 8_000;
+/// A warning about a lasting trouble is repeated after this time, which doubles up to the maximum.
+pub const REPEATED_WARNING_PAUSE_MS_MIN: u64 = 10_000;
+/// See [`REPEATED_WARNING_PAUSE_MS_MIN`].
+pub const REPEATED_WARNING_PAUSE_MS_MAX: u64 = 600_000;
+/// A peer that is back within this time is worth no warning.
+pub const PEER_OUTAGE_GRACE_MS: u64 = 2_000;
+
 /// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
 pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
@@ -134,6 +189,8 @@ pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
 
+/// Bytes of the next segment's file that are prepared in one turn with nothing else to do.
+pub const SPARE_BYTES_PER_TURN: usize = 256 << 10;
 /// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
 pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
 
@@ -156,6 +213,13 @@ const _: () =
     assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
 const _: () = assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX, "the default must be allowed");
 const _: () = assert!(FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX, "the largest entry must fit in a frame");
+const _: () = assert!(
+    FRAME_BYTES_MAX >= FORWARD_BYTES_MAX + 8 * WRITES_IN_FLIGHT_MAX + FRAME_HEADER_BYTES_MAX,
+    "a full batch of forwarded payloads must fit in a frame, with eight bytes in front of each"
+);
+const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason must fit in a greeting");
+const _: () =
+    assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");

@@ -67,6 +67,8 @@ fn continue_comes_in_order() {
     client.connection.respond(client.now, first[0].id, text("a"));
     client.run();
     assert_eq!(client.statuses(), [200, 100]);
+    client.at(529_999);
+    assert_eq!(client.connection.next_deadline(), Millis(530_000), "the body's time begins with the leave");
     client.feed("abc");
     assert_eq!(client.statuses(), [200, 100, 200]);
 
@@ -135,6 +137,23 @@ fn unsent_output_stops_reading() {
     client.run();
     assert!(client.connection.wants_input());
     assert_eq!(client.statuses(), [200; 64]);
+}
+
+/// A body that was let in is read to its end, whatever waits to be sent, and nothing behind it.
+#[test]
+fn a_body_is_finished_though_the_output_is_full() {
+    let mut client = Client::new();
+    let (start, rest) = ("PUT /v1/storage/key/k HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab", "cd");
+    client.connection.receive(client.now, (get("a") + &get("b") + start).as_bytes());
+    for call in calls(&mut client) {
+        client.connection.respond(client.now, call.id, text(&"x".repeat(VALUE_BYTES_MAX)));
+    }
+    assert!(client.connection.wants_input(), "for the body");
+    client.connection.receive(client.now, (rest.to_owned() + &get("c")).as_bytes());
+    assert_eq!(calls(&mut client).len(), 1);
+    assert!(!client.connection.wants_input());
+    client.drain();
+    assert_eq!(calls(&mut client).len(), 1);
 }
 
 /// Long values are lent out, not copied, and survive any way the socket takes them.

@@ -117,13 +117,14 @@ fn chunked_bodies() {
     }
 
     let long_extension = format!("3;{}\r\nabc\r\n0\r\n\r\n", "x".repeat(300));
-    let many_extensions = format!("1;{}\r\na\r\n", "x".repeat(200)).repeat(30) + "0\r\n\r\n";
+    let many_extensions = format!("1;{}\r\na\r\n", "x".repeat(200)).repeat(100) + "0\r\n\r\n";
     let long_trailer = format!("0\r\nX: {}\r\n\r\n", "x".repeat(5000));
     let many_trailers = format!("0\r\n{}\r\n", "A: b\r\n".repeat(1000));
     let grows = "8000\r\n".to_owned() + &"x".repeat(0x8000) + "\r\n";
     let too_large = grows.repeat(10);
     let bad: &[(&str, &str, u16)] = &[
         ("no size", "\r\nabc\r\n0\r\n\r\n", 400),
+        ("no size, and nothing else", "\r\n\r\n", 400),
         ("not hexadecimal", "g\r\nabc\r\n0\r\n\r\n", 400),
         ("0x", "0x3\r\nabc\r\n0\r\n\r\n", 400),
         ("negative", "-3\r\nabc\r\n0\r\n\r\n", 400),
@@ -167,6 +168,7 @@ fn request_lines() {
         ("HTTP/1.2", format!("GET / HTTP/1.2\r\n{host}"), 505, Closed),
         ("HTTP/3", format!("GET / HTTP/3\r\n{host}"), 505, Closed),
         ("HTTP/0.9", "GET /\r\n".into(), 400, Closed),
+        ("TLS hello behind an empty line", "\r\n\x16\x03\x01".into(), 400, Closed),
         ("TLS hello", "\x16\x03\x01\x02\0\x01\0".into(), 400, Closed),
         ("Redis", "*1\r\n$4\r\nPING\r\n".into(), 400, Closed),
         ("binary", "\0\0\0\x01".into(), 400, Closed),

@@ -1,5 +1,5 @@
 //! A client connection with a tiny one-node store behind it, and a strict reader of responses.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -1,0 +1,292 @@
+//! Peer links over loopback sockets: several nodes' tables of peers, each with a poll of its own, in one thread.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use keva::net::event_loop::clock::Clock;
+use keva::net::event_loop::source::Source;
+use keva::net::listener::Listener;
+use keva::net::peer::greeting::Identity;
+use keva::net::peer::{PeerEvent, PeerSettings, Peers};
+use keva::raft::message::{Envelope, Message, ReadContext};
+use keva::raft::types::{Incarnation, NodeId, Term};
+use mio::{Events, Poll, Token};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The network side of one node: everything of a turn but the replica.
+struct Node {
+    poll: Poll,
+    events: Events,
+    clock: Clock,
+    listener: Listener,
+    peers: Peers,
+    seen: Vec<PeerEvent>,
+}
+
+impl Node {
+    fn start(listener: Listener, identity: Identity, ports: &[(u64, u16)]) -> Node {
+        let mut listener = listener;
+        let poll = Poll::new().unwrap();
+        listener.register(poll.registry(), Token::from(Source::PeerListener)).unwrap();
+        let own = identity.node;
+        let settings = ports.iter().filter(|(id, _)| NodeId(*id) != own).map(|(id, port)| PeerSettings {
+            id: NodeId(*id),
+            identity: format!("host{id}"),
+            host: "127.0.0.1".into(),
+            port: *port,
+        });
+        let registry = poll.registry().try_clone().unwrap();
+        let peers = Peers::new(identity, settings.collect(), registry, 50, 1);
+        Node {
+            poll,
+            events: Events::with_capacity(64),
+            clock: Clock::start(),
+            listener,
+            peers,
+            seen: Vec::new(),
+        }
+    }
+
+    fn turn(&mut self) {
+        self.poll.poll(&mut self.events, Some(Duration::ZERO)).unwrap();
+        let now = self.clock.now();
+        for event in &self.events {
+            match Source::of(event.token()) {
+                Source::PeerListener => self.listener.handle_event(),
+                Source::PeerLink(key) => self.peers.handle_event(now, key, event),
+                other => panic!("an event of {other:?}"),
+            }
+        }
+        while let Some((stream, remote)) = self.listener.accept(now) {
+            self.peers.accept(now, stream, remote);
+        }
+        self.peers.read(now);
+        self.seen.extend(self.peers.take_events());
+        self.peers.handle_deadline(now, &self.clock);
+        self.peers.flush(now);
+        self.peers.reap();
+    }
+
+    fn send(&mut self, to: u64, context: u64) {
+        let now = self.clock.now();
+        self.peers.send(now, &read_index(self.id(), to, context));
+        self.peers.flush(now);
+    }
+
+    fn id(&self) -> u64 {
+        self.listener.local_address().port().into()
+    }
+
+    fn is_connected_to(&self, id: u64) -> bool {
+        self.peers.status().any(|peer| peer.id == NodeId(id) && peer.is_connected)
+    }
+}
+
+/// Node ids are the nodes' ports here.
+fn identity(node: u64, members: &[u64], incarnation: u64) -> Identity {
+    Identity {
+        cluster: 7,
+        members_digest: 11,
+        node: NodeId(node),
+        members: members.iter().map(|id| NodeId(*id)).collect(),
+        incarnation: Incarnation(incarnation),
+        version: "0.1.0".into(),
+    }
+}
+
+fn read_index(from: u64, to: u64, context: u64) -> Envelope {
+    let message = Message::ReadIndex { context: ReadContext(context) };
+    Envelope { from: NodeId(from), to: NodeId(to), term: Term(1), message }
+}
+
+fn listen(port: u16) -> Listener {
+    Listener::bind(&[LOOPBACK], port, "keva_port").unwrap()
+}
+
+/// A cluster whose nodes know one another, every link up.
+fn cluster(size: usize) -> Vec<Node> {
+    let listeners: Vec<Listener> = (0..size).map(|_| listen(0)).collect();
+    let ports: Vec<(u64, u16)> = listeners
+        .iter()
+        .map(|listener| listener.local_address().port())
+        .map(|port| (port.into(), port))
+        .collect();
+    let members: Vec<u64> = ports.iter().map(|(id, _)| *id).collect();
+    let start = |listener: Listener| {
+        let id = listener.local_address().port().into();
+        Node::start(listener, identity(id, &members, 1), &ports)
+    };
+    let mut nodes: Vec<Node> = listeners.into_iter().map(start).collect();
+    let all_up = |nodes: &[Node]| {
+        nodes.iter().all(|node| members.iter().all(|id| *id == node.id() || node.is_connected_to(*id)))
+    };
+    run_until(&mut nodes, "every link to stand", all_up);
+    nodes
+}
+
+fn ports_of(nodes: &[Node]) -> Vec<(u64, u16)> {
+    nodes.iter().map(|node| (node.id(), node.listener.local_address().port())).collect()
+}
+
+/// Turns of all nodes until `is_done`. Returns how long that took.
+fn run_until(nodes: &mut [Node], what: &str, is_done: impl Fn(&[Node]) -> bool) -> Duration {
+    let start = Instant::now();
+    while !is_done(nodes) {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        nodes.iter_mut().for_each(Node::turn);
+    }
+    start.elapsed()
+}
+
+#[test]
+fn messages_reach_the_node_they_are_for_in_order() {
+    let mut nodes = cluster(3);
+    let ids: Vec<u64> = nodes.iter().map(Node::id).collect();
+    for context in 0..100 {
+        nodes[0].send(ids[1], context);
+        nodes[2].send(ids[1], 1000 + context);
+    }
+    let messages = |node: &Node, from: u64| -> Vec<Envelope> {
+        let of_sender = |event: &PeerEvent| match event {
+            PeerEvent::Message(envelope) if envelope.from == NodeId(from) => Some(envelope.clone()),
+            _ => None,
+        };
+        node.seen.iter().filter_map(of_sender).collect()
+    };
+    let count = |node: &Node| ids.iter().map(|id| messages(node, *id).len()).sum::<usize>();
+    run_until(&mut nodes, "200 messages", |nodes| count(&nodes[1]) == 200);
+    let expected = |from: usize, first: u64| -> Vec<Envelope> {
+        (first..first + 100).map(|context| read_index(ids[from], ids[1], context)).collect()
+    };
+    assert_eq!(messages(&nodes[1], ids[0]), expected(0, 0));
+    assert_eq!(messages(&nodes[1], ids[2]), expected(2, 1000));
+    assert_eq!(count(&nodes[0]) + count(&nodes[2]), 0);
+}
+
+#[test]
+fn a_frame_larger_than_the_socket_gets_through() {
+    let mut nodes = cluster(2);
+    let (from, to) = (nodes[0].id(), nodes[1].id());
+    let payloads = vec![vec![9; 16 << 20]];
+    let message = Message::Forward { payloads };
+    let envelope = Envelope { from: NodeId(from), to: NodeId(to), term: Term(1), message };
+    let now = nodes[0].clock.now();
+    nodes[0].peers.send(now, &envelope);
+    nodes[0].peers.flush(now);
+    run_until(&mut nodes, "the frame", |nodes| nodes[1].seen.contains(&PeerEvent::Message(envelope.clone())));
+}
+
+/// A process that ends is noticed by all others within milliseconds, and only once.
+#[test]
+fn the_end_of_a_process_is_noticed_at_once() {
+    let mut nodes = cluster(3);
+    let dead = nodes.remove(0);
+    let dead_id = dead.id();
+    drop(dead);
+    let lost = PeerEvent::Lost { peer: NodeId(dead_id) };
+    let is_lost = |node: &Node| node.seen.contains(&lost);
+    let took = run_until(&mut nodes, "the loss to be noticed", |nodes| nodes.iter().all(is_lost));
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    let end = Instant::now() + Duration::from_millis(100);
+    run_until(&mut nodes, "a while to pass", |_| Instant::now() >= end);
+    for node in &nodes {
+        assert_eq!(node.seen.iter().filter(|event| **event == lost).count(), 1);
+        assert_eq!(node.seen.iter().filter(|event| matches!(event, PeerEvent::Lost { .. })).count(), 1);
+    }
+}
+
+#[test]
+fn a_restarted_process_is_greeted_with_its_new_incarnation() {
+    let mut nodes = cluster(2);
+    let (ports, old) = (ports_of(&nodes), nodes.remove(0));
+    let (id, members) = (old.id(), [ports[0].0, ports[1].0]);
+    drop(old);
+    let listener = listen(ports[0].1);
+    nodes.push(Node::start(listener, identity(id, &members, 2), &ports));
+    let back = PeerEvent::Connected { peer: NodeId(id), incarnation: Incarnation(2) };
+    run_until(&mut nodes, "the new process", |nodes| nodes[0].seen.contains(&back));
+    let (first, second) = nodes.split_at_mut(1);
+    first[0].send(second[0].id(), 5);
+    let expected = PeerEvent::Message(read_index(ports[1].0, id, 5));
+    run_until(&mut nodes, "a message on the new link", |nodes| nodes[1].seen.contains(&expected));
+}
+
+/// A link that only one side believes in: the process is there, so it is not lost.
+#[test]
+fn a_broken_link_alone_is_no_loss() {
+    let mut nodes = cluster(2);
+    let (ports, victim) = (ports_of(&nodes), nodes.remove(1));
+    // The same process comes back on the same port before anybody could dial: never refused.
+    let Node { listener, .. } = victim;
+    let members = [ports[0].0, ports[1].0];
+    let mut revived = Node::start_again(listener, identity(ports[1].0, &members, 1), &ports);
+    revived.listener.handle_event();
+    nodes.push(revived);
+    let ups =
+        |node: &Node| node.seen.iter().filter(|event| matches!(event, PeerEvent::Connected { .. })).count();
+    run_until(&mut nodes, "the link to come back", |nodes| ups(&nodes[0]) == 2);
+    assert!(!nodes[0].seen.iter().any(|event| matches!(event, PeerEvent::Lost { .. })));
+}
+
+impl Node {
+    /// A node whose links are gone but whose listening socket stayed.
+    fn start_again(listener: Listener, identity: Identity, ports: &[(u64, u16)]) -> Node {
+        let mut node = Node::start(listen(0), identity, ports);
+        let mut listener = listener;
+        listener.register(node.poll.registry(), Token::from(Source::PeerListener)).unwrap();
+        node.listener = listener;
+        node
+    }
+}
+
+/// F19: a node of another cluster never gets a message in, nor out.
+#[test]
+fn another_cluster_is_kept_out() {
+    let listeners = [listen(0), listen(0)];
+    let ports: Vec<(u64, u16)> = listeners
+        .iter()
+        .map(|listener| listener.local_address().port())
+        .map(|port| (port.into(), port))
+        .collect();
+    let members = [ports[0].0, ports[1].0];
+    let mut nodes: Vec<Node> = listeners
+        .into_iter()
+        .enumerate()
+        .map(|(position, listener)| {
+            let mut identity = identity(members[position], &members, 1);
+            identity.cluster += position as u128;
+            Node::start(listener, identity, &ports)
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_millis(300);
+    while Instant::now() < end {
+        for (from, to) in [(0, 1), (1, 0)] {
+            nodes[from].send(members[to], 1);
+        }
+        nodes.iter_mut().for_each(Node::turn);
+    }
+    assert!(nodes.iter().all(|node| node.seen.is_empty()), "{:?} {:?}", nodes[0].seen, nodes[1].seen);
+}
+
+/// I10: connections that say nothing, or nonsense, keep no member out and do not pile up.
+#[test]
+fn silent_and_noisy_strangers_do_not_keep_members_out() {
+    use std::io::Write as _;
+    let mut nodes = cluster(2);
+    let (ports, old) = (ports_of(&nodes), nodes.remove(1));
+    drop(old);
+    let target = nodes[0].listener.local_address();
+    let mut strangers = Vec::new();
+    for number in 0..3 * keva::limits::PEER_GREETINGS_MAX {
+        let mut stranger = std::net::TcpStream::connect(target).unwrap();
+        if number % 2 == 0 {
+            stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        }
+        strangers.push(stranger);
+        nodes[0].turn();
+    }
+    let members = [ports[0].0, ports[1].0];
+    nodes.push(Node::start(listen(ports[1].1), identity(ports[1].0, &members, 2), &ports));
+    run_until(&mut nodes, "the member", |nodes| nodes[1].is_connected_to(ports[0].0));
+}
