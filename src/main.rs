@@ -44,12 +44,13 @@ fn main() -> ExitCode {
 /// Runs the node until it is asked to stop. Nothing is left half started: ports are taken and files are checked before
 /// the first message is sent.
 fn run_node(settings: &Settings) -> ExitCode {
-    let listeners = match Listeners::bind(&settings.node) {
-        Ok(listeners) => listeners,
-        Err(error) => return fail(EXIT_USAGE, &error),
-    };
+    // Before the ports: a node that is started twice is told which process holds its directory.
     let storage = match open_storage(settings) {
         Ok(storage) => storage,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    let listeners = match Listeners::bind(&settings.node) {
+        Ok(listeners) => listeners,
         Err(error) => return fail(EXIT_USAGE, &error),
     };
     let setup = NodeSetup {
