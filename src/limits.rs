@@ -143,6 +143,10 @@ pub const CLIENTS_REFUSED_MAX: usize = 64;
 pub const READ_BYTES_MAX: usize = 64 << 10;
 /// Descriptors that are no client connections: files of the log, peer links, listening sockets.
 pub const DESCRIPTORS_RESERVED: u64 = 128;
+/// Events that one poll reports. More are reported by the next one.
+pub const POLL_EVENTS_MAX: usize = 1024;
+/// How long the storage's housekeeping rests when it cannot do anything.
+pub const HOUSEKEEPING_PAUSE_MS: u64 = 1_000;
 /// A clean stop takes at most this long; then the process ends whatever still waits.
 pub const SHUTDOWN_MS_MAX: u64 = 8_000;
 /// A warning about a lasting trouble is repeated after this time, which doubles up to the maximum.
@@ -212,15 +216,20 @@ const _: () = assert!(
     "a full batch of forwarded payloads must fit in a frame, with eight bytes in front of each"
 );
 const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason must fit in a greeting");
-const _: () = assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
+const _: () =
+    assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
-const _: () = assert!(REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX, "a long request line must leave room for headers");
-const _: () = assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
+const _: () = assert!(
+    REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,
+    "a long request line must leave room for headers"
+);
+const _: () =
+    assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
 const _: () = assert!(SEGMENT_BYTES.is_multiple_of(4096), "segments are whole blocks");
 const _: () = assert!(SEGMENT_BYTES >= 4 * LOG_BUFFER_BYTES_MAX, "a segment must take many full buffers");
 const _: () = assert!(
@@ -248,6 +257,7 @@ const _: () = assert!(
     HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && BODY_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
     "the defaults must be allowed"
 );
-const _: () = assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
+const _: () =
+    assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
 const _: () = assert!(FORWARDS_HELD_BYTES_MAX >= WRITES_IN_FLIGHT_BYTES_MAX, "one busy node must find room");
 const _: () = assert!(FORWARD_BYTES_MAX <= FRAME_BYTES_MAX / 2, "a full Forward must fit in a frame");

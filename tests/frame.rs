@@ -14,17 +14,19 @@ fn entry_id() -> impl Strategy<Value = EntryId> {
 
 /// Zero to five entries of one log.
 fn entries() -> impl Strategy<Value = Entries> {
-    (1..1000u64, 1..1000u64, vec((0..3u64, vec(any::<u8>(), 0..300)), 0..5)).prop_map(|(term, index, list)| {
-        let (mut entries, mut term) = (Entries::default(), term);
-        for (offset, (step, payload)) in list.into_iter().enumerate() {
-            term += step;
-            let mut bytes = Vec::new();
-            let id = EntryId::new(Term(term), Index(index + offset as u64));
-            encode_entry(id, EntryKind::Command, &payload, &mut bytes);
-            entries.push(Entry::decode(&bytes).expect("just encoded"));
-        }
-        entries
-    })
+    (1..1000u64, 1..1000u64, vec((0..3u64, vec(any::<u8>(), 0..300)), 0..5)).prop_map(
+        |(term, index, list)| {
+            let (mut entries, mut term) = (Entries::default(), term);
+            for (offset, (step, payload)) in list.into_iter().enumerate() {
+                term += step;
+                let mut bytes = Vec::new();
+                let id = EntryId::new(Term(term), Index(index + offset as u64));
+                encode_entry(id, EntryKind::Command, &payload, &mut bytes);
+                entries.push(Entry::decode(&bytes).expect("just encoded"));
+            }
+            entries
+        },
+    )
 }
 
 fn outcome() -> impl Strategy<Value = AppendOutcome> {
@@ -37,8 +39,10 @@ fn outcome() -> impl Strategy<Value = AppendOutcome> {
 
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        entry_id().prop_map(|last| Message::PreVote { last }),
-        any::<bool>().prop_map(|granted| Message::PreVoteResponse { granted }),
+        (any::<u64>(), entry_id())
+            .prop_map(|(term, last)| Message::PreVote { campaign_term: Term(term), last }),
+        (any::<u64>(), any::<bool>())
+            .prop_map(|(term, granted)| Message::PreVoteResponse { campaign_term: Term(term), granted }),
         (entry_id(), any::<bool>()).prop_map(|(last, transfer)| Message::RequestVote { last, transfer }),
         any::<bool>().prop_map(|granted| Message::RequestVoteResponse { granted }),
         (entry_id(), entries(), any::<u64>()).prop_map(|(prev, entries, commit)| Message::AppendEntries {
@@ -47,8 +51,10 @@ fn message() -> impl Strategy<Value = Message> {
             commit_index: Index(commit)
         }),
         outcome().prop_map(|outcome| Message::AppendEntriesResponse { outcome }),
-        (any::<u64>(), any::<u64>())
-            .prop_map(|(commit, round)| Message::Heartbeat { commit_index: Index(commit), round: ReadRound(round) }),
+        (any::<u64>(), any::<u64>()).prop_map(|(commit, round)| Message::Heartbeat {
+            commit_index: Index(commit),
+            round: ReadRound(round)
+        }),
         any::<u64>().prop_map(|round| Message::HeartbeatResponse { round: ReadRound(round) }),
         any::<u64>().prop_map(|context| Message::ReadIndex { context: ReadContext(context) }),
         (any::<u64>(), any::<u64>()).prop_map(|(context, index)| Message::ReadIndexResponse {
@@ -151,13 +157,22 @@ fn length_bombs_are_refused_at_the_prefix() {
     refused(FRAME_BYTES_MAX + 1, 10);
     refused(FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX + 1);
     refused(9, 10);
-    assert_eq!(decode(&prefix(FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX)), Ok(None), "the largest frame may begin");
+    assert_eq!(
+        decode(&prefix(FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX)),
+        Ok(None),
+        "the largest frame may begin"
+    );
 }
 
 #[test]
 fn the_largest_entry_fits() {
     let mut bytes = Vec::new();
-    encode_entry(EntryId::new(Term(1), Index(1)), EntryKind::Command, &vec![7; PAYLOAD_BYTES_MAX], &mut bytes);
+    encode_entry(
+        EntryId::new(Term(1), Index(1)),
+        EntryKind::Command,
+        &vec![7; PAYLOAD_BYTES_MAX],
+        &mut bytes,
+    );
     let mut entries = Entries::default();
     entries.push(Entry::decode(&bytes).expect("just encoded"));
     let message = Message::AppendEntries { prev: EntryId::default(), entries, commit_index: Index(0) };
@@ -173,7 +188,10 @@ fn bytes_behind_a_message_without_any_are_refused() {
     assert!(decode(&with_header(header, b"")).is_ok_and(|envelope| envelope.is_some()));
     assert_eq!(decode(&with_header(header, b"x")), Err(FrameError::UnexpectedTail));
     let padded = [header, b"\xc0"].concat();
-    assert!(matches!(decode(&with_header(&padded, b"")), Err(FrameError::Header(_))), "left over in the header");
+    assert!(
+        matches!(decode(&with_header(&padded, b"")), Err(FrameError::Header(_))),
+        "left over in the header"
+    );
 }
 
 /// B15: entries are checked where they come in.

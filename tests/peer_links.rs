@@ -29,7 +29,8 @@ impl Node {
         let mut listener = listener;
         let poll = Poll::new().unwrap();
         listener.register(poll.registry(), Token::from(Source::PeerListener)).unwrap();
-        let settings = ports.iter().filter(|(id, _)| NodeId(*id) != identity.node).map(|(id, port)| PeerSettings {
+        let own = identity.node;
+        let settings = ports.iter().filter(|(id, _)| NodeId(*id) != own).map(|(id, port)| PeerSettings {
             id: NodeId(*id),
             identity: format!("host{id}"),
             host: "127.0.0.1".into(),
@@ -37,7 +38,14 @@ impl Node {
         });
         let registry = poll.registry().try_clone().unwrap();
         let peers = Peers::new(identity, settings.collect(), registry, 50, 1);
-        Node { poll, events: Events::with_capacity(64), clock: Clock::start(), listener, peers, seen: Vec::new() }
+        Node {
+            poll,
+            events: Events::with_capacity(64),
+            clock: Clock::start(),
+            listener,
+            peers,
+            seen: Vec::new(),
+        }
     }
 
     fn turn(&mut self) {
@@ -215,7 +223,8 @@ fn a_broken_link_alone_is_no_loss() {
     let mut revived = Node::start_again(listener, identity(ports[1].0, &members, 1), &ports);
     revived.listener.handle_event();
     nodes.push(revived);
-    let ups = |node: &Node| node.seen.iter().filter(|event| matches!(event, PeerEvent::Connected { .. })).count();
+    let ups =
+        |node: &Node| node.seen.iter().filter(|event| matches!(event, PeerEvent::Connected { .. })).count();
     run_until(&mut nodes, "the link to come back", |nodes| ups(&nodes[0]) == 2);
     assert!(!nodes[0].seen.iter().any(|event| matches!(event, PeerEvent::Lost { .. })));
 }
@@ -235,8 +244,11 @@ impl Node {
 #[test]
 fn another_cluster_is_kept_out() {
     let listeners = [listen(0), listen(0)];
-    let ports: Vec<(u64, u16)> =
-        listeners.iter().map(|listener| listener.local_address().port()).map(|port| (port.into(), port)).collect();
+    let ports: Vec<(u64, u16)> = listeners
+        .iter()
+        .map(|listener| listener.local_address().port())
+        .map(|port| (port.into(), port))
+        .collect();
     let members = [ports[0].0, ports[1].0];
     let mut nodes: Vec<Node> = listeners
         .into_iter()

@@ -18,8 +18,8 @@ use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
-use crate::net::buffer::Buffer;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::net::buffer::Buffer;
 use crate::raft::entry::{Entries, EntryError};
 use crate::raft::message::{Envelope, Message};
 
@@ -114,7 +114,9 @@ fn encode_tail(message: &Message, out: &mut Vec<u8>) {
 
 fn decode_tail(message: &mut Message, tail: Vec<u8>) -> Result<(), FrameError> {
     match message {
-        Message::AppendEntries { entries, .. } => *entries = Entries::decode(tail).map_err(FrameError::Entries)?,
+        Message::AppendEntries { entries, .. } => {
+            *entries = Entries::decode(tail).map_err(FrameError::Entries)?
+        }
         Message::Forward { payloads } => *payloads = decode_payloads(&tail)?,
         Message::PreVote { .. }
         | Message::PreVoteResponse { .. }
@@ -151,7 +153,8 @@ fn decode_payloads(mut rest: &[u8]) -> Result<Vec<Vec<u8>>, FrameError> {
         if len > PAYLOAD_BYTES_MAX || payloads.len() == WRITES_IN_FLIGHT_MAX {
             return Err(FrameError::Payloads);
         }
-        let payload = rest.get(PAYLOAD_PREFIX_BYTES..PAYLOAD_PREFIX_BYTES + len).ok_or(FrameError::Payloads)?;
+        let payload =
+            rest.get(PAYLOAD_PREFIX_BYTES..PAYLOAD_PREFIX_BYTES + len).ok_or(FrameError::Payloads)?;
         if crc32c::crc32c(payload) != crc {
             return Err(FrameError::Payloads);
         }
@@ -206,7 +209,8 @@ impl FrameDecoder {
 
     fn take_header(&mut self) -> Result<Option<(Envelope, usize)>, FrameError> {
         let bytes = self.buffer.as_slice();
-        let (Some(len), Some(crc), Some(header_len)) = (u32_at(bytes, 0), u32_at(bytes, 4), u32_at(bytes, 8)) else {
+        let (Some(len), Some(crc), Some(header_len)) = (u32_at(bytes, 0), u32_at(bytes, 4), u32_at(bytes, 8))
+        else {
             return Ok(None);
         };
         let (len, header_len) = (len as usize, header_len as usize);
@@ -226,7 +230,8 @@ impl FrameDecoder {
 
 fn decode_header(header: &[u8]) -> Result<Envelope, FrameError> {
     let mut decoder = rmp_serde::Deserializer::new(Cursor::new(header));
-    let envelope = Envelope::deserialize(&mut decoder).map_err(|error| FrameError::Header(error.to_string()))?;
+    let envelope =
+        Envelope::deserialize(&mut decoder).map_err(|error| FrameError::Header(error.to_string()))?;
     if decoder.position() != header.len() as u64 {
         return Err(FrameError::Header("it has bytes left over".into()));
     }

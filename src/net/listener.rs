@@ -85,7 +85,14 @@ impl Listener {
     fn bind_one(address: SocketAddr, setting: &'static str) -> Result<Listener, BindError> {
         let bound = TcpListener::bind(address).and_then(|socket| Ok((socket.local_addr()?, socket)));
         let (local, socket) = bound.map_err(|source| BindError { address, setting, source })?;
-        Ok(Listener { socket, local, setting, is_ready: false, paused_until: None, warnings: Throttle::default() })
+        Ok(Listener {
+            socket,
+            local,
+            setting,
+            is_ready: false,
+            paused_until: None,
+            warnings: Throttle::default(),
+        })
     }
 
     /// Where the socket listens.
@@ -115,7 +122,8 @@ impl Listener {
                 Ok(connection) => return Some(connection),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_ready = false,
                 // The client gave up while it waited: the next one's turn.
-                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => self.pause(now, &error),
             }
         }
@@ -159,7 +167,8 @@ impl BindError {
     /// This host does not know such addresses; it may know others.
     fn is_address_unusable(&self) -> bool {
         let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-        self.source.kind() == ErrorKind::AddrNotAvailable || self.source.raw_os_error() == Some(no_such_family)
+        self.source.kind() == ErrorKind::AddrNotAvailable
+            || self.source.raw_os_error() == Some(no_such_family)
     }
 }
 

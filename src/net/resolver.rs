@@ -127,7 +127,10 @@ fn known_addresses(host: &str, port: u16) -> Vec<SocketAddr> {
         return vec![SocketAddr::new(ip, port)];
     }
     if host.eq_ignore_ascii_case("localhost") {
-        return vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port)];
+        return vec![
+            SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port),
+            SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port),
+        ];
     }
     Vec::new()
 }
@@ -146,13 +149,18 @@ mod tests {
 
     #[test]
     fn literals_and_localhost_are_never_looked_up() {
-        for (host, first) in [("10.0.0.7", "10.0.0.7:370"), ("fd00::7", "[fd00::7]:370"), ("[::1]", "[::1]:370")] {
+        for (host, first) in
+            [("10.0.0.7", "10.0.0.7:370"), ("fd00::7", "[fd00::7]:370"), ("[::1]", "[::1]:370")]
+        {
             let mut address = PeerAddress::new(host, 370);
             assert_eq!(address.current(), Some(socket(first)));
             for _ in 0..10 {
                 address.handle_failure();
             }
-            assert_eq!((address.current(), address.wants_lookup(Millis(1 << 40))), (Some(socket(first)), false));
+            assert_eq!(
+                (address.current(), address.wants_lookup(Millis(1 << 40))),
+                (Some(socket(first)), false)
+            );
         }
         let mut local = PeerAddress::new("LocalHost", 370);
         let first = local.current();
@@ -191,7 +199,10 @@ mod tests {
         }
         assert_eq!(pauses, [1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
         address.handle_lookup(failed(), Millis(now), Millis(now + 5_000));
-        assert!(!address.wants_lookup(Millis(now + 5_000 + 499_999)), "five seconds of silence must stay rare");
+        assert!(
+            !address.wants_lookup(Millis(now + 5_000 + 499_999)),
+            "five seconds of silence must stay rare"
+        );
         assert!(address.wants_lookup(Millis(now + 5_000 + 500_000)));
     }
 }

@@ -80,7 +80,11 @@ mod tests {
         let mut deadlines = Deadlines::default();
         deadlines.set(key, Millis(10));
         deadlines.set(key, Millis(50));
-        assert_eq!(deadlines.next(), Some(Millis(10)), "a later deadline is looked up when the earlier one comes up");
+        assert_eq!(
+            deadlines.next(),
+            Some(Millis(10)),
+            "a later deadline is looked up when the earlier one comes up"
+        );
         deadlines.set(key, Millis(5));
         assert_eq!(deadlines.pop_due(Millis(5)), Some(key));
         assert_eq!(deadlines.next(), None, "one entry per connection");

@@ -88,7 +88,11 @@ impl Peers {
                 log::warn!("cannot reach {} at {remote}: {error}; trying on", peer.name);
             }
         }
-        let pause = if error.is_lasting() { peer.redial.longest_pause() } else { peer.redial.next_pause(&mut self.rng) };
+        let pause = if error.is_lasting() {
+            peer.redial.longest_pause()
+        } else {
+            peer.redial.next_pause(&mut self.rng)
+        };
         peer.outgoing = Outgoing::Waiting(now.after(pause));
         self.maybe_report_lost(id);
     }
@@ -125,7 +129,8 @@ impl Peers {
     }
 
     fn refuse_stranger(&mut self, now: Millis, key: Key, remote: SocketAddr, error: &LinkError) {
-        let is_worth_a_line = matches!(error, LinkError::Unwanted(_) | LinkError::Greeting(_) | LinkError::Refused(_));
+        let is_worth_a_line =
+            matches!(error, LinkError::Unwanted(_) | LinkError::Greeting(_) | LinkError::Refused(_));
         if !is_worth_a_line {
             log::debug!("a connection from {remote} ended before its greeting: {error}");
             return;

@@ -128,9 +128,11 @@ impl Identity {
     /// With the reason, in words for both nodes' operators.
     pub fn check(&self, hello: &Hello) -> Result<(), String> {
         if hello.members_digest != self.members_digest {
-            return Err("the nodes have different member lists: every node of a cluster needs the same [[node]] \
+            return Err(
+                "the nodes have different member lists: every node of a cluster needs the same [[node]] \
                         tables, and an address must not belong to another cluster"
-                .into());
+                    .into(),
+            );
         }
         if hello.cluster() != Some(self.cluster) {
             return Err("the nodes belong to different clusters: one of them has another cluster's address or name in \

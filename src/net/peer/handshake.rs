@@ -10,11 +10,18 @@ use crate::util::time::Millis;
 
 impl Peers {
     /// A greeting came on a link that waits for one. An error ends the link.
-    pub(super) fn handle_greeting(&mut self, now: Millis, key: Key, greeting: Greeting) -> Result<(), LinkError> {
+    pub(super) fn handle_greeting(
+        &mut self,
+        now: Millis,
+        key: Key,
+        greeting: Greeting,
+    ) -> Result<(), LinkError> {
         let direction = self.links.get(key).expect("its bytes were just read").direction;
         match (direction, greeting) {
             (Direction::Incoming, Greeting::Hello(hello)) => self.handle_hello(now, key, &hello),
-            (Direction::Outgoing(peer), Greeting::Welcome(hello)) => self.handle_welcome(now, key, peer, hello),
+            (Direction::Outgoing(peer), Greeting::Welcome(hello)) => {
+                self.handle_welcome(now, key, peer, hello)
+            }
             (_, Greeting::Refusal(reason)) => Err(LinkError::Refused(reason)),
             _ => Err(LinkError::Greeting(GreetingError::Malformed)),
         }
@@ -26,7 +33,9 @@ impl Peers {
         let older = self.peer_mut(hello.from).incoming;
         if let Some(older) = older {
             if self.incarnation_of(older) > Some(hello.incarnation) {
-                return Err(LinkError::Unwanted("a later process of the same node is connected already".into()));
+                return Err(LinkError::Unwanted(
+                    "a later process of the same node is connected already".into(),
+                ));
             }
             // The newer link takes its place first: that the older one ends says nothing about the peer.
             self.peer_mut(hello.from).incoming = Some(key);
@@ -64,7 +73,13 @@ impl Peers {
     }
 
     /// The peer that this node dialled answers.
-    fn handle_welcome(&mut self, now: Millis, key: Key, dialled: NodeId, hello: Hello) -> Result<(), LinkError> {
+    fn handle_welcome(
+        &mut self,
+        now: Millis,
+        key: Key,
+        dialled: NodeId,
+        hello: Hello,
+    ) -> Result<(), LinkError> {
         self.identity.check(&hello).map_err(LinkError::Unwanted)?;
         if hello.from != dialled {
             return Err(LinkError::Unwanted(format!("{} answers in its place", hello.from)));

@@ -8,7 +8,8 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use crate::limits::{
-    GREETING_TIMEOUT_MS, PEER_GREETINGS_MAX, PEER_READ_BYTES_PER_TURN_MAX, PEER_SEND_BYTES_MAX, READ_BYTES_MAX,
+    GREETING_TIMEOUT_MS, PEER_GREETINGS_MAX, PEER_READ_BYTES_PER_TURN_MAX, PEER_SEND_BYTES_MAX,
+    READ_BYTES_MAX,
 };
 use crate::net::event_loop::source::Source;
 use crate::net::peer::greeting::Identity;
@@ -344,7 +345,10 @@ impl Peers {
     }
 
     pub(super) fn peer_mut(&mut self, id: NodeId) -> &mut Peer {
-        self.peers.iter_mut().find(|peer| peer.id == id).expect("only members are dialled, greeted and sent to")
+        self.peers
+            .iter_mut()
+            .find(|peer| peer.id == id)
+            .expect("only members are dialled, greeted and sent to")
     }
 }
 

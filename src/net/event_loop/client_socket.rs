@@ -1,0 +1,155 @@
+//! One client's socket and the connection behind it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use crate::net::client::{Call, ClientConnection};
+use crate::replica::io::Ticket;
+use crate::util::time::Millis;
+
+/// The socket is of no more use: reset, or closed in both directions.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+/// A socket, what is spoken over it, and what is known of both.
+#[derive(Debug)]
+pub(super) struct ClientSocket {
+    stream: TcpStream,
+    pub(super) connection: ClientConnection,
+    /// Requests that the replica has not answered.
+    pub(super) tickets: Vec<Ticket>,
+    /// The socket may have more to read: edge-triggered events are told only once.
+    is_readable: bool,
+    /// The socket may take more.
+    is_writable: bool,
+    /// The poll tells when the socket takes more.
+    is_subscribed_to_writable: bool,
+    is_write_shut: bool,
+    /// In the table's list of sockets to read.
+    pub(super) is_listed: bool,
+    /// In the table's list of connections to look after at the end of the turn.
+    pub(super) is_touched: bool,
+    /// Given up: the socket is closed at the end of the turn.
+    pub(super) is_closing: bool,
+    /// What the connection held when it was last looked at, in bytes.
+    pub(super) memory_bytes: usize,
+}
+
+impl ClientSocket {
+    pub(super) fn new(stream: TcpStream, connection: ClientConnection) -> ClientSocket {
+        ClientSocket {
+            stream,
+            connection,
+            tickets: Vec::new(),
+            is_readable: false,
+            is_writable: true,
+            is_subscribed_to_writable: false,
+            is_write_shut: false,
+            is_listed: false,
+            is_touched: false,
+            is_closing: false,
+            memory_bytes: 0,
+        }
+    }
+
+    /// Answers leave at once, and the poll tells when something can be read.
+    pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.stream.set_nodelay(true)?;
+        registry.register(&mut self.stream, token, Interest::READABLE)
+    }
+
+    pub(super) fn handle_readable(&mut self) {
+        self.is_readable = true;
+    }
+
+    pub(super) fn handle_writable(&mut self) {
+        self.is_writable = true;
+    }
+
+    /// Whether reading is possible, as far as known, and wanted.
+    pub(super) fn wants_read(&self) -> bool {
+        self.is_readable && !self.is_closing && self.connection.wants_input()
+    }
+
+    /// Reads up to about `budget` bytes, hands them to the connection, and collects the requests that are complete.
+    /// Returns how many bytes there were.
+    pub(super) fn read(
+        &mut self,
+        now: Millis,
+        scratch: &mut [u8],
+        budget: usize,
+        calls: &mut Vec<Call>,
+    ) -> Result<usize, Broken> {
+        let mut total = 0;
+        while total < budget && self.wants_read() {
+            match self.stream.read(scratch) {
+                Ok(0) => {
+                    self.is_readable = false;
+                    self.connection.receive_end(now);
+                }
+                Ok(count) => {
+                    total += count;
+                    self.connection.receive(now, &scratch[..count]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(_) => return Err(Broken),
+            }
+            self.take_calls(now, calls);
+        }
+        Ok(total)
+    }
+
+    /// Collects the requests that are complete.
+    pub(super) fn take_calls(&mut self, now: Millis, calls: &mut Vec<Call>) {
+        calls.extend(std::iter::from_fn(|| self.connection.next_call(now)));
+    }
+
+    /// Gives the socket what it takes, up to about `budget` bytes. Sending makes room for more requests, which are
+    /// collected. Returns whether there is more that the socket may take.
+    pub(super) fn write(
+        &mut self,
+        now: Millis,
+        budget: usize,
+        calls: &mut Vec<Call>,
+    ) -> Result<bool, Broken> {
+        let mut total = 0;
+        while self.is_writable && !self.connection.output().is_empty() {
+            if total >= budget {
+                return Ok(true);
+            }
+            match self.stream.write(self.connection.output()) {
+                Ok(0) => return Err(Broken),
+                Ok(count) => {
+                    total += count;
+                    self.connection.sent(now, count);
+                    self.take_calls(now, calls);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Err(Broken),
+            }
+        }
+        if self.connection.wants_shutdown_write() && !self.is_write_shut {
+            self.is_write_shut = true;
+            self.stream.shutdown(Shutdown::Write).map_err(|_| Broken)?;
+        }
+        Ok(false)
+    }
+
+    /// Asks the poll to tell when a full socket takes more. Sockets that were never full cost nothing.
+    pub(super) fn maybe_subscribe_to_writable(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        if self.is_writable || self.is_subscribed_to_writable {
+            return Ok(());
+        }
+        self.is_subscribed_to_writable = true;
+        registry.reregister(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
+    }
+}

@@ -1,0 +1,89 @@
+//! Watches the replica's part in the cluster: for the log, and for the names in every answer.
+
+use std::rc::Rc;
+
+use crate::config::NodeConfig;
+use crate::net::api::{MemberView, NodeView};
+use crate::net::peer::Peers;
+use crate::raft::types::{NodeId, Term};
+use crate::replica::io::{ReplicaStatus, RoleName};
+
+/// What was seen at the last look.
+#[derive(Debug)]
+pub(super) struct Observer {
+    id: NodeId,
+    nodes: Vec<NodeConfig>,
+    identities: Vec<(NodeId, Rc<str>)>,
+    view: NodeView,
+    seen: (RoleName, Term, Option<NodeId>),
+}
+
+impl Observer {
+    /// Of the node `id`, one of `nodes`.
+    ///
+    /// # Panics
+    /// When it is not one of them.
+    #[must_use]
+    pub(super) fn new(id: NodeId, nodes: &[NodeConfig]) -> Observer {
+        let identities: Vec<(NodeId, Rc<str>)> =
+            nodes.iter().map(|node| (node.id, Rc::from(node.identity.as_str()))).collect();
+        let own = identities.iter().find(|(member, _)| *member == id).expect("this node is a member");
+        let view = NodeView { node: Rc::clone(&own.1), leader: None };
+        let seen = (RoleName::Follower, Term(0), None);
+        Observer { id, nodes: nodes.to_vec(), identities, view, seen }
+    }
+
+    /// The names for the heads of answers.
+    #[must_use]
+    pub(super) fn view(&self) -> &NodeView {
+        &self.view
+    }
+
+    /// Looks at the replica after something may have changed, and logs what did.
+    pub(super) fn look(&mut self, status: &ReplicaStatus) {
+        let (role, term, leader) = (status.role, status.term, status.leader);
+        let (old_role, _, old_leader) = std::mem::replace(&mut self.seen, (role, term, leader));
+        if (role, leader) == (old_role, old_leader) {
+            return;
+        }
+        self.view.leader = leader.and_then(|leader| self.identity(leader));
+        match (role, &self.view.leader) {
+            (RoleName::Leader, _) => log::info!("this node is the leader of term {term}"),
+            (RoleName::Follower, Some(leader)) => log::info!("following {leader} in term {term}"),
+            (RoleName::Follower, None) => log::info!("no leader is known in term {term}"),
+            (RoleName::PreCandidate | RoleName::Candidate, _) => {
+                if old_role == RoleName::Leader || old_leader.is_some() {
+                    log::info!("lost the leader; term {term}");
+                }
+                log::debug!("{} in term {term}", role.as_str());
+            }
+        }
+    }
+
+    /// All members with what their links say, in the order of the configuration.
+    #[must_use]
+    pub(super) fn members<'a>(&'a self, peers: &'a Peers) -> Vec<MemberView<'a>> {
+        let member = |node: &'a NodeConfig| {
+            let link = peers.status().find(|link| link.id == node.id);
+            let is_own = node.id == self.id;
+            MemberView {
+                id: node.id,
+                identity: &node.identity,
+                address: &node.address,
+                keva_port: node.keva_port,
+                user_port: node.user_port,
+                connected: is_own || link.is_some_and(|link| link.is_connected),
+                version: if is_own {
+                    Some(env!("CARGO_PKG_VERSION"))
+                } else {
+                    link.and_then(|link| link.version)
+                },
+            }
+        };
+        self.nodes.iter().map(member).collect()
+    }
+
+    fn identity(&self, id: NodeId) -> Option<Rc<str>> {
+        self.identities.iter().find(|(member, _)| *member == id).map(|(_, identity)| Rc::clone(identity))
+    }
+}

@@ -1,0 +1,131 @@
+//! Three whole nodes in one process, each with its loop in a thread of its own and its disk in memory: requests over
+//! real sockets, and a clean stop by a signal.
+
+mod support;
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use keva::config::Config;
+use keva::net::event_loop::{Housekeeping, Listeners, NodeSetup, RunError, run};
+use keva::raft::types::{HardState, Incarnation, Index};
+use support::memory_storage::MemoryStorage;
+
+/// A configuration whose ports were free a moment ago.
+fn configuration(size: usize) -> Config {
+    let free: Vec<std::net::TcpListener> =
+        (0..2 * size).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = free.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+    let nodes = ports.chunks(2).enumerate().map(|(number, ports)| {
+        format!(
+            "[[node]]\nidentity = 'host{number}'\naddress = 'localhost'\nkeva_port = {}\nuser_port = {}\nwait_time = '0.5'\n",
+            ports[0], ports[1]
+        )
+    });
+    let text: String = nodes.collect();
+    Config::parse(&text, Path::new("keva.toml")).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn run_node(config: &Config, position: usize) -> Result<MemoryStorage, RunError> {
+    let node = &config.nodes[position];
+    let setup = NodeSetup {
+        config,
+        node,
+        listeners: Listeners::bind(node).unwrap(),
+        storage: MemoryStorage::default(),
+        incarnation: Incarnation(1),
+        cluster_id: config.cluster_id(),
+        seed: position as u64,
+    };
+    run(setup, |_| Ok(Housekeeping::Done))
+}
+
+/// One request on a connection of its own: the status and the body.
+fn request(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_string())?;
+    Some((status, body))
+}
+
+fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Asks all nodes of this process to stop, also when a check fails: their threads must end for the test to end.
+struct StopNodes;
+
+impl Drop for StopNodes {
+    fn drop(&mut self) {
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+    }
+}
+
+#[test]
+fn three_nodes_serve_any_client_and_stop_in_good_order() {
+    let config = configuration(3);
+    let ports: Vec<u16> = config.nodes.iter().map(|node| node.user_port).collect();
+    thread::scope(|scope| {
+        let nodes: Vec<_> = (0..3)
+            .map(|position| {
+                scope.spawn({
+                    let config = &config;
+                    move || run_node(config, position)
+                })
+            })
+            .collect();
+        let stop = StopNodes;
+        for port in &ports {
+            wait_until("the node to be ready", || {
+                request(*port, "GET", "/readyz", "").is_some_and(|(status, _)| status == 200)
+            });
+        }
+        // Every node takes writes, and every other one has them at once.
+        for (number, port) in ports.iter().enumerate() {
+            let path = format!("/v1/storage/key/k{number}");
+            let value = format!("value {number}");
+            assert_eq!(request(*port, "POST", &path, &value), Some((200, "{\"done\":\"true\"}".into())));
+            for reader in &ports {
+                assert_eq!(request(*reader, "GET", &path, ""), Some((200, value.clone())));
+            }
+        }
+        let leaders: HashSet<_> =
+            ports.iter().map(|port| request(*port, "GET", "/v1/cluster/leader", "")).collect();
+        assert_eq!(leaders.len(), 1, "{leaders:?}");
+        let (status, text) = request(ports[0], "GET", "/v1/cluster", "").unwrap();
+        assert_eq!((status, text.matches("\"connected\": true").count()), (200, 3), "{text}");
+
+        drop(stop);
+        let start = Instant::now();
+        for node in nodes {
+            let storage = node.join().unwrap().unwrap();
+            assert!(storage.durable_last_index() >= Index(4), "three writes and a no-op");
+            assert_ne!(storage.durable_hard_state(), HardState::default());
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "a stop without waiting clients took {:?}",
+            start.elapsed()
+        );
+    });
+    for port in ports {
+        assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "nobody listens any more");
+    }
+}
