@@ -23,6 +23,18 @@ pub const PAYLOAD_BYTES_MAX: usize =
 pub const NODES_MAX: usize = 9;
 /// Longest identity of a node, in bytes.
 pub const IDENTITY_BYTES_MAX: usize = 255;
+/// Longest name of a cluster, in bytes.
+pub const CLUSTER_NAME_BYTES_MAX: usize = 64;
+/// Longest host name that can be an address (RFC 1035 section 2.3.4, without the trailing dot).
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+/// Longest label of a host name (RFC 1035 section 2.3.4).
+pub const HOST_LABEL_BYTES_MAX: usize = 63;
+/// Longest configuration file.
+pub const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+/// The port for the other nodes when there is no configuration file.
+pub const KEVA_PORT_DEFAULT: u16 = 8370;
+/// The port for HTTP clients when there is no configuration file.
+pub const USER_PORT_DEFAULT: u16 = 8380;
 
 /// Bytes of entries in one AppendEntries. One entry is always sent, however large.
 pub const APPEND_ENTRIES_BYTES_MAX: usize = 512 << 10;
@@ -51,6 +63,42 @@ pub const FORWARDS_HELD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of committed entries applied in one turn. One entry is always applied, however large.
 pub const APPLY_BYTES_PER_TURN_MAX: usize = 4 << 20;
 
+/// Longest head of a request (request line and headers), in bytes. Beyond it: 431.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;
+/// Longest request line, in bytes without its CRLF. Beyond it: 414.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8 << 10;
+/// Most headers of a request. Beyond it: 431.
+pub const REQUEST_HEADERS_MAX: usize = 64;
+/// Most empty lines that are overlooked before a request line.
+pub const REQUEST_BLANK_LINES_MAX: usize = 4;
+/// Longest line with the size of a chunk, extensions included, in bytes.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+/// Most bytes of chunk extensions in one body.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 4 << 10;
+/// Most bytes of trailers after one body.
+pub const TRAILER_BYTES_MAX: usize = 4 << 10;
+/// Requests of one connection that wait for their answers. Beyond it the connection is not read.
+pub const PIPELINED_REQUESTS_MAX: usize = 64;
+/// Bytes of responses of one connection that wait to be sent. Beyond it the connection is not read.
+pub const UNSENT_BYTES_MAX: usize = 256 << 10;
+/// A body that nobody wants is read up to this many bytes to keep the connection; with a longer one it is closed.
+pub const DRAIN_BYTES_MAX: usize = 64 << 10;
+/// After the last response: input is thrown away up to this many bytes ...
+pub const LINGER_BYTES_MAX: usize = 16 << 20;
+/// ... or for this many milliseconds, so that the client can read the response before the connection is gone.
+pub const LINGER_MS: u64 = 5_000;
+/// A client that sends or takes a body more slowly than this many bytes per second is cut off.
+pub const CLIENT_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
+/// A request's time when neither `?timeout=` nor the configuration says.
+pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 5_000;
+/// Longest time for a request.
+pub const REQUEST_TIMEOUT_MS_MAX: u64 = 300_000;
+/// A readiness check's time when `?timeout=` does not say: probes give up after a second or more.
+pub const READY_TIMEOUT_MS_DEFAULT: u64 = 900;
+/// Longest value without a type that is parsed to see whether it is JSON. Of a longer one the first and the last
+/// character decide.
+pub const CONTENT_SNIFF_BYTES_MAX: usize = 64 << 10;
+
 /// Bytes of one frame on a peer link, without its fixed prefix.
 pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + (1 << 20);
 /// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
@@ -58,6 +106,36 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
+/// Smallest segment that can be configured.
+pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// Largest segment that can be configured. Segments are preallocated, so this much is written at once.
+pub const SEGMENT_BYTES_MAX: usize = 256 << 20;
+/// A configured segment is a multiple of this: blocks of the disk are never shared by two segments.
+pub const SEGMENT_BYTES_UNIT: usize = 4096;
+
+/// Clients connected to one node at the same time unless the configuration says otherwise. Stays well below the
+/// 1,024 open files that most systems allow a process.
+pub const CLIENT_CONNECTIONS_DEFAULT: usize = 512;
+/// Most client connections that can be configured.
+pub const CLIENT_CONNECTIONS_MAX: usize = 65_536;
+/// Shortest time for a request that can be configured.
+pub const REQUEST_TIMEOUT_MS_MIN: u64 = 10;
+/// Time for a client to begin its next request before its connection is closed.
+pub const IDLE_TIMEOUT_MS_DEFAULT: u64 = 120_000;
+/// Time for a client to send the whole head of a request.
+pub const HEAD_TIMEOUT_MS_DEFAULT: u64 = 10_000;
+/// Longest pause of a client within a body, or within the response that it reads.
+pub const STALL_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Shortest idle, head or stall time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MIN: u64 = 100;
+/// Longest idle, head or stall time that can be configured.
+pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
+/// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
+pub const LOG_LINE_BYTES_MAX: usize = 4096;
+
+/// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
+pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
 
 /// Shortest and longest `wait_time`, the base of the election timeout.
 pub const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
@@ -83,11 +161,41 @@ const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
+const _: () = assert!(SEGMENT_BYTES >= 4 * LOG_BUFFER_BYTES_MAX, "a segment must take many full buffers");
 const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
 const _: () = assert!(
     WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
     "re-sending all writes must not reset the link"
 );
-const _: () = assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
+const _: () =
+    assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
 const _: () = assert!(FORWARDS_HELD_BYTES_MAX >= WRITES_IN_FLIGHT_BYTES_MAX, "one busy node must find room");
 const _: () = assert!(FORWARD_BYTES_MAX <= FRAME_BYTES_MAX / 2, "a full Forward must fit in a frame");
+const _: () = assert!(
+    SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(SEGMENT_BYTES.is_multiple_of(SEGMENT_BYTES_UNIT), "the default must be whole blocks");
+const _: () =
+    assert!(ELECTION_TIMEOUT_MS_MIN / HEARTBEATS_PER_ELECTION_TIMEOUT >= 1, "a heartbeat needs an interval");
+const _: () = assert!(CLIENT_CONNECTIONS_DEFAULT <= CLIENT_CONNECTIONS_MAX, "the default must be allowed");
+const _: () = assert!(
+    CLIENT_CONNECTIONS_DEFAULT + 2 * NODES_MAX + 64 < 1024,
+    "the default must fit in the usual limit of open files"
+);
+const _: () = assert!(
+    REQUEST_TIMEOUT_MS_MIN <= REQUEST_TIMEOUT_MS_DEFAULT
+        && REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX,
+    "the default must be allowed"
+);
+const _: () = assert!(
+    HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && IDLE_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
+    "the defaults must be allowed"
+);
+const _: () = assert!(
+    REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,
+    "a long request line must leave room for headers"
+);
+const _: () =
+    assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
+const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");

@@ -1,4 +1,6 @@
 //! What several tests share.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod memory_storage;
+pub mod sim_region;
+pub mod storage_fixture;

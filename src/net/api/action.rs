@@ -1,0 +1,66 @@
+//! What a request asks of the node, and what must be remembered to answer it.
+
+use std::rc::Rc;
+
+use crate::kv::command::{Condition, Matcher};
+use crate::replica::io::Request;
+
+/// What a complete request asks of the node. Whatever needs nothing of the node is answered by the connection itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Give the request to the replica; [`super::render()`] makes the response out of its reply.
+    Submit {
+        /// For `Replica::submit`.
+        request: Request,
+        /// The request's deadline is this many milliseconds from now.
+        timeout_ms: u64,
+        /// For [`super::render()`].
+        render: Render,
+    },
+    /// Describe the cluster with [`super::render_status`]. Answered at once.
+    Status(StatusPage),
+}
+
+/// How a reply of the replica becomes a response.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Render {
+    /// A key was set or deleted.
+    Write {
+        /// Whether the key exists afterwards: its new revision is then the response's `ETag`.
+        is_put: bool,
+        /// For the message when the condition did not hold. `None` for a write without a condition.
+        condition: Option<Box<(String, Condition)>>,
+    },
+    /// A key was read.
+    Read {
+        /// The key, when its absence is to be reported as an error (404) and not as 204.
+        missing_is_error: Option<String>,
+        /// `If-Match`: 412 when it does not match.
+        if_match: Option<Matcher>,
+        /// `If-None-Match`: 304 when it matches.
+        if_none_match: Option<Matcher>,
+    },
+    /// Is the node ready?
+    Ready {
+        /// Say why not.
+        verbose: bool,
+    },
+}
+
+/// Which description of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StatusPage {
+    /// Everything, as JSON.
+    Cluster,
+    /// The leader's identity, as text.
+    Leader,
+}
+
+/// The names that go into the head of every answer of the node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NodeView {
+    /// This node's identity.
+    pub node: Rc<str>,
+    /// The identity of the leader, as far as this node knows.
+    pub leader: Option<Rc<str>>,
+}

@@ -1,0 +1,286 @@
+//! The connection itself: reading, answering, and how it ends.
+
+use std::rc::Rc;
+
+use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
+use crate::net::api::Action;
+use crate::net::client::context::ClientContext;
+use crate::net::client::inbox::{Event, Inbox};
+use crate::net::client::outbox::Outbox;
+use crate::net::http::problem::Problem;
+use crate::net::http::response::Response;
+use crate::net::http::status::Status;
+use crate::util::time::Millis;
+
+/// A connection's name for one of its requests. Counts up; unique within the connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct CallId(pub u64);
+
+/// A complete request that the node must carry out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// To be handed back with the response.
+    pub id: CallId,
+    /// What to do.
+    pub action: Action,
+}
+
+/// One client's connection as a state machine over bytes.
+///
+/// Calling order:
+/// 1. `receive`, `receive_end`, `respond`, `sent`, `handle_deadline`, `start_shutdown`, as things happen;
+/// 2. after any of them, `next_call` until it returns `None`;
+/// 3. write `output` to the socket and report with `sent`, until it is empty or the socket is full;
+/// 4. look at `is_finished`, `wants_shutdown_write`, `wants_input` and `next_deadline`.
+///
+/// It ends in stages, as RFC 9112, section 9.6 asks: the last response says `Connection: close`; when it was sent the
+/// writing half of the socket is shut down; until the client closes its side, or for a bounded time, input is thrown
+/// away, as closing a socket with unread input would reset it and could destroy the response on its way.
+#[derive(Debug)]
+pub struct ClientConnection {
+    context: Rc<ClientContext>,
+    inbox: Inbox,
+    outbox: Outbox,
+    /// When bytes last went in either direction.
+    last_activity: Millis,
+    /// The client sends nothing more.
+    input_ended: bool,
+    is_shutting_down: bool,
+    linger: Option<Linger>,
+    is_finished: bool,
+}
+
+/// The last stage: everything was sent, input is thrown away.
+#[derive(Debug)]
+struct Linger {
+    until: Millis,
+    bytes_left: usize,
+}
+
+impl ClientConnection {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(now: Millis, context: Rc<ClientContext>) -> ClientConnection {
+        ClientConnection {
+            context,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+            last_activity: now,
+            input_ended: false,
+            is_shutting_down: false,
+            linger: None,
+            is_finished: false,
+        }
+    }
+
+    /// A connection that gets one answer, 503, and is closed: there are too many.
+    #[must_use]
+    pub fn refused(now: Millis, context: Rc<ClientContext>) -> ClientConnection {
+        let mut connection = ClientConnection::new(now, context);
+        connection.fail(&Problem::new(
+            Status::ServiceUnavailable,
+            "too-many-connections",
+            "this node has too many connections; try again in a moment, or use another node",
+        ));
+        connection.settle(now);
+        connection
+    }
+
+    /// Takes bytes that were read from the socket.
+    pub fn receive(&mut self, now: Millis, bytes: &[u8]) {
+        self.last_activity = now;
+        if let Some(linger) = &mut self.linger {
+            linger.bytes_left = linger.bytes_left.saturating_sub(bytes.len());
+            self.is_finished |= linger.bytes_left == 0;
+        }
+        self.inbox.receive(now, bytes);
+    }
+
+    /// The client will send nothing more (FIN). It may still read.
+    pub fn receive_end(&mut self, now: Millis) {
+        self.input_ended = true;
+        self.settle(now);
+    }
+
+    /// The next complete request that needs the node.
+    pub fn next_call(&mut self, now: Millis) -> Option<Call> {
+        let call = self.find_call(now);
+        self.settle(now);
+        call
+    }
+
+    fn find_call(&mut self, now: Millis) -> Option<Call> {
+        loop {
+            // A body is always read on: its request was let in already.
+            if self.outbox.is_full() && !self.inbox.has_body() {
+                self.inbox.pause();
+                return None;
+            }
+            let value_bytes_max = self.context.limits.value_bytes_max;
+            match self.inbox.next_event(now, value_bytes_max, self.input_ended)? {
+                Event::Call { action, persistence, is_head } => {
+                    self.outbox.set_owes_continue(false);
+                    let id = self.outbox.open(persistence, is_head);
+                    return Some(Call { id, action });
+                }
+                event => self.take_event(event),
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: Event) {
+        match event {
+            Event::Answer { response, persistence, is_head } => {
+                self.outbox.set_owes_continue(false);
+                self.outbox.open_answered(persistence, is_head, response);
+            }
+            Event::ContinueWanted => self.outbox.set_owes_continue(true),
+            Event::Nothing => {}
+            Event::Call { .. } => unreachable!("calls are handed to the node"),
+        }
+    }
+
+    /// Takes the response to a call. Calls may be answered in any order; responses leave in the order of requests.
+    ///
+    /// # Panics
+    /// When the call was answered before, or is not one of this connection.
+    pub fn respond(&mut self, now: Millis, id: CallId, response: Response) {
+        if !self.is_finished {
+            self.outbox.answer(id, response);
+            self.settle(now);
+        }
+    }
+
+    /// Bytes for the socket. There may be more after these were sent.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        self.outbox.output()
+    }
+
+    /// The socket took `count` bytes of `output`.
+    ///
+    /// # Panics
+    /// When there were fewer.
+    pub fn sent(&mut self, now: Millis, count: usize) {
+        self.last_activity = now;
+        self.outbox.sent(now, count);
+        self.settle(now);
+    }
+
+    /// Whether to read from the socket. False: too much waits already; look again after `respond` or `sent`.
+    #[must_use]
+    pub fn wants_input(&self) -> bool {
+        if self.is_finished || self.input_ended {
+            false
+        } else if self.linger.is_some() || self.inbox.has_body() {
+            true
+        } else {
+            !self.inbox.is_ended() && !self.is_shutting_down && !self.outbox.is_full()
+        }
+    }
+
+    /// Everything was sent: shut down the writing half of the socket, once. Go on reading while `wants_input`.
+    #[must_use]
+    pub fn wants_shutdown_write(&self) -> bool {
+        self.linger.is_some() && !self.is_finished
+    }
+
+    /// Close the socket and drop the connection. Calls without a response need none any more.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// When `handle_deadline` wants to be called.
+    #[must_use]
+    pub fn next_deadline(&self) -> Millis {
+        if self.is_finished {
+            return Millis::NEVER;
+        }
+        if let Some(linger) = &self.linger {
+            return linger.until;
+        }
+        self.outbox.deadline(self.context.limits.stall_ms).min(self.input_deadline())
+    }
+
+    /// While a request waits for the node, reading is paused or the client waits for `100 Continue`, it has all the
+    /// time.
+    fn input_deadline(&self) -> Millis {
+        let limits = &self.context.limits;
+        if !self.wants_input() || self.outbox.owes_continue() {
+            return Millis::NEVER;
+        }
+        if let Some(deadline) = self.inbox.deadline(limits.head_ms, limits.stall_ms) {
+            return deadline;
+        }
+        if !self.outbox.is_empty() {
+            return Millis::NEVER;
+        }
+        let patience_ms =
+            if self.inbox.had_head() { limits.idle_ms } else { limits.head_ms.min(limits.idle_ms) };
+        self.last_activity.after(patience_ms)
+    }
+
+    /// Time has passed. Does nothing before `next_deadline`.
+    pub fn handle_deadline(&mut self, now: Millis) {
+        if now < self.next_deadline() {
+            return;
+        }
+        let is_reading = self.inbox.has_body() || self.inbox.has_partial_head();
+        if self.linger.is_some() || self.outbox.deadline(self.context.limits.stall_ms) <= now || !is_reading {
+            // The client is gone, or has nothing to say. An idle connection is closed without a word.
+            self.is_finished = true;
+            return;
+        }
+        self.fail(&Problem::new(
+            Status::RequestTimeout,
+            "request-timeout",
+            "the request came too slowly and was dropped; send it again",
+        ));
+        self.settle(now);
+    }
+
+    /// Answers what was received completely, then closes. A request that is only half there is refused.
+    pub fn start_shutdown(&mut self, now: Millis) {
+        self.is_shutting_down = true;
+        if self.inbox.has_body() {
+            self.fail(&Problem::new(
+                Status::ServiceUnavailable,
+                "stopping",
+                "this node is stopping; send the request to another node",
+            ));
+        } else if self.outbox.is_empty() && self.linger.is_none() {
+            self.is_finished = true;
+        }
+        self.settle(now);
+    }
+
+    /// Memory this connection holds in buffers and unsent responses, in bytes. Values shared with the store count.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.inbox.memory_bytes() + self.outbox.memory_bytes()
+    }
+
+    fn fail(&mut self, problem: &Problem) {
+        let event = self.inbox.fail(problem);
+        self.take_event(event);
+    }
+
+    /// Writes the responses whose turn it is, and takes the next step of ending.
+    fn settle(&mut self, now: Millis) {
+        // During a shutdown the last request that was read is the last one answered.
+        let is_last = self.is_shutting_down && !self.inbox.has_body();
+        let owed_continue = self.outbox.owes_continue();
+        self.outbox.pump(now, &self.context.date, is_last);
+        if owed_continue && !self.outbox.owes_continue() {
+            self.inbox.restart_body(now);
+        }
+        if self.outbox.is_closed() || is_last && self.outbox.has_no_requests() {
+            self.inbox.end();
+        }
+        if self.inbox.is_ended() && self.outbox.is_empty() && self.linger.is_none() {
+            self.linger = Some(Linger { until: now.after(LINGER_MS), bytes_left: LINGER_BYTES_MAX });
+        }
+        self.is_finished |= self.linger.is_some() && self.input_ended;
+    }
+}

@@ -1,0 +1,10 @@
+//! One client's HTTP connection, without its socket.
+
+mod connection;
+mod context;
+mod inbox;
+mod outbox;
+mod pace;
+
+pub use connection::{Call, CallId, ClientConnection};
+pub use context::{ClientContext, ClientLimits};

@@ -1,0 +1,189 @@
+//! The answering half of a connection: responses in request order, and their bytes.
+
+use std::collections::VecDeque;
+
+use crate::limits::{PIPELINED_REQUESTS_MAX, UNSENT_BYTES_MAX};
+use crate::net::buffer::Buffer;
+use crate::net::client::connection::CallId;
+use crate::net::client::pace::Pace;
+use crate::net::http::date::HttpDate;
+use crate::net::http::response::{Body, Persistence, Response};
+use crate::util::time::Millis;
+
+/// Bodies up to this length are copied behind their head, so that one write sends both. Longer ones are lent out.
+const COPY_BYTES_MAX: usize = 16 << 10;
+/// No further response is written while this many bytes wait.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MAX, "several small responses must share a write");
+const _: () = assert!(OUTPUT_BYTES_MAX <= UNSENT_BYTES_MAX, "what is written counts as unsent");
+
+/// A request that was read, and its response as soon as there is one.
+#[derive(Debug)]
+struct Slot {
+    persistence: Persistence,
+    /// `HEAD`: the body is counted, not sent.
+    is_head: bool,
+    response: Option<Response>,
+}
+
+/// The queue of requests that wait for their response, and the bytes of those that have it.
+///
+///     slots    [r7: answered] [r6: answered] [r5: waiting]   <- r6 and r7 must not overtake r5
+///     output   head of r4, then `body`                       <- lent to the socket
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    slots: VecDeque<Slot>,
+    /// The id of the first slot.
+    first_id: u64,
+    output: Buffer,
+    /// A long body that follows the bytes of `output`, and how much of it was sent.
+    body: Option<(Body, usize)>,
+    /// Bytes of bodies in answered slots.
+    held_bytes: usize,
+    /// A client waits for `100 Continue`, behind all slots.
+    owes_continue: bool,
+    /// The last response was written: nothing may follow it.
+    is_closed: bool,
+    pace: Option<Pace>,
+}
+
+impl Outbox {
+    /// Adds a request.
+    pub(crate) fn open(&mut self, persistence: Persistence, is_head: bool) -> CallId {
+        let id = CallId(self.first_id + self.slots.len() as u64);
+        self.slots.push_back(Slot { persistence, is_head, response: None });
+        id
+    }
+
+    /// Adds a request that has its response.
+    pub(crate) fn open_answered(&mut self, persistence: Persistence, is_head: bool, response: Response) {
+        let id = self.open(persistence, is_head);
+        self.answer(id, response);
+    }
+
+    /// Gives a request its response.
+    pub(crate) fn answer(&mut self, id: CallId, response: Response) {
+        let slot = id.0.checked_sub(self.first_id).and_then(|offset| self.slots.get_mut(offset as usize));
+        let slot = slot.expect("a response is for a request of this connection that has none");
+        assert!(slot.response.is_none(), "a request is answered once");
+        self.held_bytes += response.body.as_slice().len();
+        slot.response = Some(response);
+    }
+
+    /// Remembers, or forgets, that a client waits for `100 Continue`.
+    pub(crate) fn set_owes_continue(&mut self, owes: bool) {
+        self.owes_continue = owes;
+    }
+
+    /// Whether a client waits for `100 Continue`.
+    pub(crate) fn owes_continue(&self) -> bool {
+        self.owes_continue
+    }
+
+    /// Writes what is in turn. `closes_when_empty`: the last request that was read is the last of the connection.
+    pub(crate) fn pump(&mut self, now: Millis, date: &HttpDate, closes_when_empty: bool) {
+        while self.body.is_none() && self.output.len() < OUTPUT_BYTES_MAX && !self.is_closed {
+            if self.slots.front().is_none_or(|slot| slot.response.is_none()) {
+                break;
+            }
+            let slot = self.slots.pop_front().expect("the queue has a first slot");
+            self.first_id += 1;
+            let closes = closes_when_empty && self.slots.is_empty();
+            self.write(slot, closes, date);
+        }
+        if self.owes_continue && self.slots.is_empty() && self.body.is_none() && !self.is_closed {
+            self.output.extend(CONTINUE);
+            self.owes_continue = false;
+        }
+        if self.pace.is_none() && !self.output().is_empty() {
+            self.pace = Some(Pace::new(now));
+        }
+    }
+
+    fn write(&mut self, slot: Slot, closes: bool, date: &HttpDate) {
+        let response = slot.response.expect("only an answered slot is written");
+        let persistence = if closes { Persistence::Close } else { slot.persistence };
+        self.is_closed = persistence == Persistence::Close;
+        response.write_head(persistence, date, self.output.tail());
+        let length = response.body.as_slice().len();
+        self.held_bytes -= length;
+        if slot.is_head || response.status.is_bodiless() {
+            return;
+        }
+        if length <= COPY_BYTES_MAX {
+            self.output.extend(response.body.as_slice());
+        } else {
+            self.body = Some((response.body, 0));
+        }
+    }
+
+    /// The bytes to send next.
+    pub(crate) fn output(&self) -> &[u8] {
+        match &self.body {
+            Some((body, sent)) if self.output.is_empty() => &body.as_slice()[*sent..],
+            _ => self.output.as_slice(),
+        }
+    }
+
+    /// Takes `count` sent bytes away.
+    pub(crate) fn sent(&mut self, now: Millis, count: usize) {
+        if let Some(pace) = &mut self.pace {
+            pace.advance(now, count);
+        }
+        if !self.output.is_empty() {
+            self.output.consume(count);
+        } else if let Some((body, sent)) = &mut self.body {
+            *sent += count;
+            let length = body.as_slice().len();
+            assert!(*sent <= length, "sent {count} bytes, more than there were");
+            if *sent == length {
+                self.body = None;
+            }
+        } else {
+            assert!(count == 0, "sent {count} bytes where there were none");
+        }
+        if self.output().is_empty() {
+            self.pace = None;
+        }
+    }
+
+    /// Whether the response that ends the connection was written.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Whether no request waits for a response.
+    pub(crate) fn has_no_requests(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Whether nothing waits, neither for a response nor to be sent.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.output.is_empty() && self.body.is_none()
+    }
+
+    /// Whether no further request should be read.
+    pub(crate) fn is_full(&self) -> bool {
+        self.slots.len() >= PIPELINED_REQUESTS_MAX || self.unsent_bytes() >= UNSENT_BYTES_MAX
+    }
+
+    /// When the client counts as gone, because it does not take what is sent.
+    pub(crate) fn deadline(&self, stall_ms: u64) -> Millis {
+        self.pace.map_or(Millis::NEVER, |pace| pace.deadline(stall_ms))
+    }
+
+    /// Memory held, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.output.capacity()
+            + self.held_bytes
+            + self.body.as_ref().map_or(0, |(body, _)| body.as_slice().len())
+    }
+
+    fn unsent_bytes(&self) -> usize {
+        let body = self.body.as_ref().map_or(0, |(body, sent)| body.as_slice().len() - sent);
+        self.output.len() + self.held_bytes + body
+    }
+}

@@ -1,0 +1,156 @@
+//! The working directory on a real disk, and the lock that keeps a second process out of it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
+
+use crate::raft::storage::StorageError;
+use crate::storage::directory::{Directory, io_error};
+use crate::storage::region::{CHUNK_BYTES, MappedFile};
+
+/// The file whose lock stands for the whole directory.
+const LOCK_NAME: &str = "LOCK";
+
+/// A locked working directory. Dropping it gives the lock back; so does the end of the process, however it comes.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// The directory itself, for making names durable.
+    handle: File,
+    /// Held, never used.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is missing, readable by this user only, and locks it.
+    ///
+    /// The lock belongs to the open file, not to the process number written in it: a number left by a process that
+    /// is gone, or reused, or counted in a container of its own, never blocks anyone.
+    ///
+    /// # Errors
+    /// [`StorageError::Refused`] with the holder's number when another process has the lock; otherwise what the
+    /// system says.
+    pub fn open(path: &Path) -> Result<DataDir, StorageError> {
+        let shown = path.display().to_string();
+        make_directory(path).map_err(io_error("make the working directory", shown.clone()))?;
+        let handle = File::open(path).map_err(io_error("open the working directory", shown))?;
+        let lock = lock(path)?;
+        Ok(DataDir { path: path.to_path_buf(), handle, _lock: lock })
+    }
+}
+
+/// Makes the directory with those above it, and makes its name durable.
+fn make_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    let parent = path.canonicalize()?;
+    File::open(parent.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+fn lock(directory: &Path) -> Result<File, StorageError> {
+    let path = directory.join(LOCK_NAME);
+    let shown = path.display().to_string();
+    let mut file = private_file().open(&path).map_err(io_error("open", shown.clone()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Only for the message; an unreadable number is no reason to hide the real one.
+            let _ = file.read_to_string(&mut holder);
+            let holder =
+                holder.trim().parse::<u32>().map_or("another process".into(), |pid| format!("process {pid}"));
+            return Err(StorageError::Refused(format!(
+                "the working directory {} is in use by {holder}: stop it first, or give this node a directory of its own",
+                directory.display()
+            )));
+        }
+        Err(TryLockError::Error(source)) => return Err(io_error("lock", shown)(source)),
+    }
+    let write_pid = |file: &mut File| {
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())
+    };
+    write_pid(&mut file).map_err(io_error("write", shown))?;
+    Ok(file)
+}
+
+/// Read and write, made when missing, for this user only.
+fn private_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options
+}
+
+/// Gives the file its size with all space allocated, so that neither a later write nor a read through a map can run
+/// out of space.
+fn allocate(file: &File, size: usize) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size as u64) {
+        Ok(()) => Ok(()),
+        // This file system cannot reserve space; writing zeros takes it for real.
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+            let zeros = vec![0; CHUNK_BYTES.min(size)];
+            let mut offset = 0;
+            while offset < size {
+                let len = zeros.len().min(size - offset);
+                file.write_all_at(&zeros[..len], offset as u64)?;
+                offset += len;
+            }
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Directory for DataDir {
+    type Region = MappedFile;
+
+    fn path(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = entry?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create(&mut self, name: &str, size: usize) -> io::Result<MappedFile> {
+        let path = self.path.join(name);
+        let file = private_file().truncate(true).open(&path)?;
+        allocate(&file, size).and_then(|()| MappedFile::map(file)).inspect_err(|_| {
+            // Space taken by half a file is space that nobody can use. The first error is the one that counts.
+            let _ = fs::remove_file(&path);
+        })
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<MappedFile> {
+        MappedFile::open(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.handle.sync_all()
+    }
+}

@@ -1,0 +1,315 @@
+//! The log: its segments in order, and how a new one is begun.
+//!
+//! In memory there is one `u32` per entry and one pair per run of equal terms; the entries themselves are read from
+//! the segments' maps.
+
+use crate::limits::LOG_BUFFER_BYTES_MAX;
+use crate::raft::entry::Entry;
+use crate::raft::storage::StorageError;
+use crate::raft::types::{EntryId, Incarnation, Index, Term};
+use crate::storage::directory::{Directory, io_error, publish};
+use crate::storage::hard_state::DurableMark;
+use crate::storage::record::{Salt, record_bytes};
+use crate::storage::recovery::RecoveredLog;
+use crate::storage::region::Region;
+use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name, segment_size_for};
+use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
+use crate::storage::stamp::{Owner, REPLACE};
+use crate::storage::term_runs::TermRuns;
+use crate::util::rng::Rng;
+
+/// What a larger-than-usual segment is called until its header is durable.
+pub(crate) const LARGE_SEGMENT_TEMPORARY: &str = "segment.tmp";
+
+/// What every new segment needs to know.
+#[derive(Debug)]
+pub(crate) struct SegmentMaker {
+    pub(crate) owner: Owner,
+    pub(crate) incarnation: Incarnation,
+    /// Size of a usual segment.
+    pub(crate) segment_bytes: usize,
+    /// For the salts.
+    pub(crate) rng: Rng,
+}
+
+/// Where a new segment begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentStart {
+    pub(crate) seq: u64,
+    pub(crate) base_index: Index,
+    pub(crate) base_term: Term,
+    pub(crate) chain_crc: u32,
+}
+
+/// The entries on disk.
+///
+/// Invariants: `segments` is never empty, and the last one takes the appends. Only the last may be without records.
+/// Base indexes increase. Every segment but the last is durable to its last record.
+#[derive(Debug)]
+pub(crate) struct Log<D: Directory> {
+    directory: D,
+    maker: SegmentMaker,
+    /// The log begins behind it.
+    snapshot: EntryId,
+    segments: Vec<Segment<D::Region>>,
+    terms: TermRuns,
+    /// Everything up to here survives a crash.
+    durable_index: Index,
+    spare: Spare<D::Region>,
+}
+
+impl SegmentMaker {
+    /// Writes the header into a file that has only zeros, and gives the file its name, durably.
+    pub(crate) fn make<D: Directory>(
+        &mut self,
+        directory: &mut D,
+        mut region: D::Region,
+        temporary: &str,
+        start: SegmentStart,
+    ) -> Result<Segment<D::Region>, StorageError> {
+        let header = SegmentHeader {
+            seq: start.seq,
+            incarnation: self.incarnation,
+            base_index: start.base_index,
+            base_term: start.base_term,
+            valid_from: start.base_index,
+            salt: Salt(self.rng.next_u64()),
+            chain_crc: start.chain_crc,
+            size: u32::try_from(region.size()).expect("entries are far smaller than 4 GiB"),
+        };
+        region
+            .write_at(0, &header.encode(self.owner))
+            .map_err(io_error("write", directory.path(temporary)))?;
+        publish(directory, &mut region, temporary, &segment_name(start.seq))?;
+        Ok(Segment::new(header, region))
+    }
+
+    /// The first segment of an empty log.
+    pub(crate) fn make_first<D: Directory>(
+        &mut self,
+        directory: &mut D,
+    ) -> Result<Segment<D::Region>, StorageError> {
+        let start = SegmentStart { seq: 1, base_index: Index(1), base_term: Term(0), chain_crc: 0 };
+        let region = Spare::none().take(directory, self.segment_bytes)?;
+        self.make(directory, region, SPARE_NAME, start)
+    }
+}
+
+impl<D: Directory> Log<D> {
+    /// The log over what recovery found, all of it durable.
+    pub(crate) fn new(
+        directory: D,
+        maker: SegmentMaker,
+        snapshot: EntryId,
+        recovered: RecoveredLog<D::Region>,
+    ) -> Log<D> {
+        let RecoveredLog { segments, terms, .. } = recovered;
+        let mut log = Log {
+            directory,
+            maker,
+            snapshot,
+            segments,
+            terms,
+            durable_index: Index(0),
+            spare: Spare::none(),
+        };
+        log.durable_index = log.last_index();
+        log
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        self.maker.owner
+    }
+
+    pub(crate) fn directory(&self) -> &D {
+        &self.directory
+    }
+
+    pub(crate) fn directory_mut(&mut self) -> &mut D {
+        &mut self.directory
+    }
+
+    pub(crate) fn snapshot(&self) -> EntryId {
+        self.snapshot
+    }
+
+    pub(crate) fn last_index(&self) -> Index {
+        self.active().next_index().prev().max(self.snapshot.index)
+    }
+
+    /// How far the log is durable, and in which segment.
+    pub(crate) fn durable_mark(&self) -> DurableMark {
+        DurableMark { segment_seq: self.active().header().seq, index: self.durable_index }
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.durable_index < self.last_index()
+    }
+
+    /// Bytes of records that fit without asking the file system for space.
+    pub(crate) fn free_bytes(&self) -> usize {
+        self.active().room() + self.spare.size().saturating_sub(SEGMENT_HEADER_BYTES)
+    }
+
+    /// The term at `index`, from the snapshot's index to the last.
+    pub(crate) fn term(&self, index: Index) -> Option<Term> {
+        if index == self.snapshot.index {
+            return Some(self.snapshot.term);
+        }
+        if index < self.snapshot.index || index > self.last_index() {
+            return None;
+        }
+        self.terms.term(index)
+    }
+
+    /// Reads an entry and checks it.
+    pub(crate) fn entry(&self, index: Index) -> Result<Entry<'_>, StorageError> {
+        let segment = self.segment_of(index);
+        let expected = self.term(index).map(|term| EntryId::new(term, index));
+        match Entry::decode(segment.entry_bytes(index)) {
+            Ok(entry) if Some(entry.id()) == expected => Ok(entry),
+            Ok(entry) => {
+                Err(self.damaged(index, &format!("entry {index} was expected there, not {}", entry.id())))
+            }
+            Err(error) => Err(self.damaged(index, &format!("entry {index} cannot be read: {error}"))),
+        }
+    }
+
+    fn damaged(&self, index: Index, what: &str) -> StorageError {
+        let segment = self.segment_of(index);
+        StorageError::Damaged {
+            file: self.directory.path(&segment_name(segment.header().seq)),
+            offset: segment.offset(index) as u64,
+            detail: format!("{what}. {REPLACE}"),
+        }
+    }
+
+    fn active(&self) -> &Segment<D::Region> {
+        self.segments.last().expect("a log has at least one segment")
+    }
+
+    fn active_mut(&mut self) -> &mut Segment<D::Region> {
+        self.segments.last_mut().expect("a log has at least one segment")
+    }
+
+    fn active_path(&self) -> String {
+        self.directory.path(&segment_name(self.active().header().seq))
+    }
+
+    /// The segment that holds `index`.
+    fn segment_of(&self, index: Index) -> &Segment<D::Region> {
+        let after = self.segments.partition_point(|segment| segment.header().base_index <= index);
+        let segment = after.checked_sub(1).map(|position| &self.segments[position]);
+        let holds = index > self.snapshot.index && index <= self.last_index();
+        segment.filter(|_| holds).unwrap_or_else(|| panic!("entry {index} is not in the log"))
+    }
+
+    /// Adds an entry behind the last one.
+    pub(crate) fn append(&mut self, entry: Entry<'_>) -> Result<(), StorageError> {
+        assert_eq!(entry.index(), self.last_index().next(), "appends leave no gap");
+        let last_term = self.term(self.last_index()).expect("the last term is known");
+        assert!(entry.term() >= last_term, "terms never go back: {} behind term {last_term}", entry.id());
+        if record_bytes(entry.bytes().len()) > self.active().room() {
+            self.rotate(entry.bytes().len())?;
+        }
+        let synced_upto = self.durable_index;
+        self.active_mut().push(entry, synced_upto);
+        self.terms.push(entry.id());
+        if self.active().unwritten_bytes() >= LOG_BUFFER_BYTES_MAX { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<(), StorageError> {
+        let path = self.active_path();
+        self.active_mut().write().map_err(io_error("write", path))
+    }
+
+    /// Makes everything appended durable: one write, one sync.
+    pub(crate) fn sync(&mut self) -> Result<(), StorageError> {
+        if self.is_dirty() {
+            self.write()?;
+            let path = self.active_path();
+            self.active_mut().sync().map_err(io_error("sync", path))?;
+            self.durable_index = self.last_index();
+        }
+        Ok(())
+    }
+
+    /// Begins the next segment behind the last entry, large enough for an entry of `entry_bytes`.
+    fn rotate(&mut self, entry_bytes: usize) -> Result<(), StorageError> {
+        let last = self.last_index();
+        let base_term = self.term(last).expect("the last term is known");
+        self.begin_segment(last.next(), base_term, self.active().last_crc(), entry_bytes)
+    }
+
+    /// Removes every entry behind `last_kept`, durably. Nothing is changed in place: a new segment declares them void.
+    /// So at any moment of a crash either all of them are there or none, and none below them is touched.
+    pub(crate) fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
+        assert!(last_kept >= self.snapshot.index, "what a snapshot covers is never removed");
+        if last_kept >= self.last_index() {
+            return Ok(());
+        }
+        // Damage must not be chained to: the crc is that of a record that was just checked. It must be in the file.
+        self.sync()?;
+        let chain_crc = self.chain_crc(last_kept)?;
+        let base_term = self.term(last_kept).expect("kept entries have a term");
+        self.begin_segment(last_kept.next(), base_term, chain_crc, 0)?;
+        self.terms.truncate(last_kept);
+        self.durable_index = last_kept;
+        Ok(())
+    }
+
+    fn chain_crc(&self, last_kept: Index) -> Result<u32, StorageError> {
+        let first = self.segments[0].header();
+        if last_kept < first.base_index {
+            return Ok(first.chain_crc);
+        }
+        let position = self.segments.partition_point(|segment| segment.header().base_index <= last_kept) - 1;
+        self.segments[position].checked_crc(last_kept).ok_or_else(|| {
+            let segment = &self.segments[position];
+            StorageError::Damaged {
+                file: self.directory.path(&segment_name(segment.header().seq)),
+                offset: segment.offset(last_kept) as u64,
+                detail: format!("the record of entry {last_kept} cannot be read. {REPLACE}"),
+            }
+        })
+    }
+
+    /// Begins a segment at `base`. Everything older is durable first; entries from `base` on are forgotten after.
+    fn begin_segment(
+        &mut self,
+        base_index: Index,
+        base_term: Term,
+        chain_crc: u32,
+        entry_bytes: usize,
+    ) -> Result<(), StorageError> {
+        self.sync()?;
+        let start = SegmentStart { seq: self.active().header().seq + 1, base_index, base_term, chain_crc };
+        let size = segment_size_for(entry_bytes, self.maker.segment_bytes);
+        let (region, temporary) = if size == self.maker.segment_bytes {
+            (self.spare.take(&mut self.directory, size)?, SPARE_NAME)
+        } else {
+            let path = self.directory.path(LARGE_SEGMENT_TEMPORARY);
+            let made =
+                self.directory.create(LARGE_SEGMENT_TEMPORARY, size).map_err(io_error("make", path))?;
+            (made, LARGE_SEGMENT_TEMPORARY)
+        };
+        let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
+        for older in &mut self.segments {
+            older.forget_behind(base_index.prev(), chain_crc);
+        }
+        self.active_mut().seal();
+        while self.segments.last().is_some_and(Segment::is_empty) {
+            let empty = self.segments.pop().expect("just looked at");
+            let name = segment_name(empty.header().seq);
+            // Not synced: should the file come back after a crash, it is void.
+            self.directory.remove(&name).map_err(io_error("remove", self.directory.path(&name)))?;
+        }
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    /// Works on the spare segment for about `budget` bytes.
+    pub(crate) fn prepare_spare(&mut self, budget: usize) -> Result<SpareProgress, StorageError> {
+        self.spare.prepare(&mut self.directory, self.maker.segment_bytes, budget)
+    }
+}

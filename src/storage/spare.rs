@@ -1,0 +1,112 @@
+//! The next segment's file, made ahead of time so that the turn in which a segment is full need not wait for it.
+//!
+//! The file is filled with zeros although the file system has allocated its space already: the first write to merely
+//! allocated blocks makes the file system note that they are in use, which doubles the time of a sync.
+
+use std::io;
+
+use crate::raft::storage::StorageError;
+use crate::storage::directory::{Directory, io_error};
+use crate::storage::region::{CHUNK_BYTES, Region};
+
+/// What the file is called until it becomes a segment.
+pub(crate) const SPARE_NAME: &str = "spare.tmp";
+
+/// How far the spare is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SpareProgress {
+    /// Nothing is left to do.
+    Ready,
+    /// More calls are needed.
+    Filling,
+    /// There is no space for it. Trying again later is right.
+    DiskFull,
+}
+
+/// At most one spare file.
+#[derive(Debug)]
+pub(crate) struct Spare<R> {
+    file: Option<SpareFile<R>>,
+}
+
+#[derive(Debug)]
+struct SpareFile<R> {
+    region: R,
+    filled: usize,
+}
+
+impl<R: Region> Spare<R> {
+    pub(crate) fn none() -> Spare<R> {
+        Spare { file: None }
+    }
+
+    /// The spare's size in bytes, 0 without one.
+    pub(crate) fn size(&self) -> usize {
+        self.file.as_ref().map_or(0, |file| file.region.size())
+    }
+
+    /// Works on the spare: makes it if there is none, then fills and syncs about `budget` bytes of it.
+    ///
+    /// # Errors
+    /// When the disk fails. A full disk is no error.
+    pub(crate) fn prepare<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        size: usize,
+        budget: usize,
+    ) -> Result<SpareProgress, StorageError> {
+        let path = directory.path(SPARE_NAME);
+        if self.file.is_none() {
+            match directory.create(SPARE_NAME, size) {
+                Ok(region) => self.file = Some(SpareFile { region, filled: 0 }),
+                Err(error) if is_full(&error) => return Ok(SpareProgress::DiskFull),
+                Err(error) => return Err(io_error("create", path)(error)),
+            }
+        }
+        let file = self.file.as_mut().expect("made above");
+        match file.fill(budget) {
+            Ok(0) => return Ok(SpareProgress::Ready),
+            Ok(_) => {}
+            Err(error) if is_full(&error) => {
+                self.file = None;
+                directory.remove(SPARE_NAME).map_err(io_error("remove", path))?;
+                return Ok(SpareProgress::DiskFull);
+            }
+            Err(error) => return Err(io_error("write", path)(error)),
+        }
+        file.region.sync().map_err(io_error("sync", path))?;
+        Ok(if file.filled == size { SpareProgress::Ready } else { SpareProgress::Filling })
+    }
+
+    /// Gives the spare away, made on the spot if there is none. One that is not filled to its end serves as well; its
+    /// syncs only take longer.
+    pub(crate) fn take<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        size: usize,
+    ) -> Result<R, StorageError> {
+        match self.file.take() {
+            Some(file) => Ok(file.region),
+            None => directory.create(SPARE_NAME, size).map_err(io_error("make", directory.path(SPARE_NAME))),
+        }
+    }
+}
+
+impl<R: Region> SpareFile<R> {
+    /// Writes up to `budget` zeros, and returns how many.
+    fn fill(&mut self, budget: usize) -> io::Result<usize> {
+        let end = self.region.size().min(self.filled.saturating_add(budget));
+        let start = self.filled;
+        let zeros = vec![0; CHUNK_BYTES.min(end - start)];
+        while self.filled < end {
+            let len = zeros.len().min(end - self.filled);
+            self.region.write_at(self.filled, &zeros[..len])?;
+            self.filled += len;
+        }
+        Ok(end - start)
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}

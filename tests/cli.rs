@@ -1,0 +1,205 @@
+//! The program from outside: flags, environment, exit codes and what it says on standard error.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+const CONFIG: &str = "\
+[[node]]
+identity = 'host1'
+address = 'localhost'
+keva_port = 28370
+user_port = 28380
+[[node]]
+identity = 'host2'
+address = 'localhost'
+keva_port = 28371
+user_port = 28381
+";
+
+/// The program in `directory`, without the variables of whoever runs the tests.
+fn keva(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_keva"));
+    command.current_dir(directory).stdin(Stdio::null());
+    for variable in ["KEVA_CONFIG_FILE", "KEVA_NODE_IDENTITY", "KEVA_WORKING_DIRECTORY", "KEVA_LOG"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// A scratch directory with a configuration in `cluster.toml`.
+fn scratch() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a scratch directory");
+    std::fs::write(directory.path().join("cluster.toml"), CONFIG).expect("the file is written");
+    directory
+}
+
+/// Exit code, standard output and standard error of a program that ends by itself.
+fn outcome(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program writes text");
+    (output.status.code().expect("no signal ends it"), text(output.stdout), text(output.stderr))
+}
+
+/// Checks that the program refuses to start, with one line that has all of `parts`.
+fn assert_refused(command: &mut Command, parts: &[&str]) {
+    let (code, stdout, stderr) = outcome(command);
+    assert_eq!(code, 2, "{stderr}");
+    assert_eq!(stdout, "");
+    assert!(stderr.starts_with("keva: ") && stderr.ends_with('\n'), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    for part in parts {
+        assert!(stderr.contains(part), "{stderr}lacks {part}");
+    }
+}
+
+/// A program that is ended with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts the program and gives its first `count` lines on standard error.
+fn first_lines(command: &mut Command, count: usize) -> Vec<String> {
+    let mut child = Running(command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts"));
+    let stderr = child.0.stderr.take().expect("it is piped");
+    BufReader::new(stderr).lines().take(count).map(|line| line.expect("a line of text")).collect()
+}
+
+#[test]
+fn help_and_version() {
+    let directory = scratch();
+    let (code, stdout, stderr) = outcome(keva(directory.path()).arg("--version"));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(stdout, format!("keva {}\n", env!("CARGO_PKG_VERSION")));
+    let (code, stdout, stderr) = outcome(keva(directory.path()).arg("--help"));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in [
+        "--config-file <FILE>",
+        "--node-identity <IDENTITY>",
+        "--working-directory <DIRECTORY>",
+        "--log-level <LEVEL>",
+        "[env: KEVA_CONFIG_FILE]",
+        "[env: KEVA_NODE_IDENTITY]",
+        "[env: KEVA_WORKING_DIRECTORY]",
+        "[env: KEVA_LOG]",
+        "[default: ./keva-data]",
+        "curl -d hello http://127.0.0.1:8380/v1/storage/key/greeting",
+        "Exit codes:",
+    ] {
+        assert!(stdout.contains(part), "the help lacks {part}:\n{stdout}");
+    }
+    assert!(!stdout.contains('\u{1b}'), "no colours in a pipe");
+    assert!(stdout.lines().all(|line| line.chars().count() <= 100), "{stdout}");
+}
+
+/// Whoever asked for help may stop reading: that is no panic.
+#[test]
+fn help_into_a_closed_pipe() {
+    let directory = scratch();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let (code, _, stderr) =
+        outcome(keva(directory.path()).arg("--help").stdout(writer).stderr(Stdio::piped()));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn wrong_usage_is_one_line_and_exit_code_2() {
+    let directory = scratch();
+    let path = directory.path();
+    assert_refused(
+        keva(path).arg("--confg-file=x"),
+        &["unexpected argument '--confg-file'", "'--config-file'", "see keva --help"],
+    );
+    assert_refused(keva(path).arg("--config-file"), &["a value is required for '--config-file <FILE>'"]);
+    assert_refused(keva(path).arg("surplus"), &["unexpected argument 'surplus'"]);
+    assert_refused(keva(path).args(["--log-level", "loud"]), &["log level \"loud\"", "use off, error, warn"]);
+    assert_refused(keva(path).env("KEVA_LOG", "raft=loud"), &["log level \"raft=loud\""]);
+    assert_refused(keva(path).args(["--node-identity", "a b"]), &["identity 'a b' contains ' '"]);
+}
+
+#[test]
+fn wrong_configuration_is_one_line_and_exit_code_2() {
+    let directory = scratch();
+    let path = directory.path();
+    assert_refused(
+        keva(path).args(["--config-file", "missing.toml"]),
+        &["missing.toml: cannot read", "No such file", "check --config-file"],
+    );
+    assert_refused(keva(path).args(["--config-file", "."]), &["cannot read", "directory"]);
+    std::fs::write(path.join("bad.toml"), CONFIG.replace("28381", "0")).expect("written");
+    assert_refused(
+        keva(path).env("KEVA_CONFIG_FILE", "bad.toml"),
+        &["bad.toml:10: node host2: user_port '0' is out of range; use 1 to 65535"],
+    );
+    std::fs::write(path.join("long.toml"), "#".repeat((1 << 20) + 1)).expect("written");
+    assert_refused(keva(path).args(["--config-file", "long.toml"]), &["longer than 1048576 bytes"]);
+    std::fs::write(path.join("binary.toml"), [0xff, 0xfe]).expect("written");
+    assert_refused(keva(path).args(["--config-file", "binary.toml"]), &["cannot read", "UTF-8"]);
+}
+
+#[test]
+fn unknown_identity_lists_the_known_ones() {
+    let directory = scratch();
+    let config = ["--config-file", "cluster.toml"];
+    assert_refused(
+        keva(directory.path()).args(config).args(["--node-identity", "host7"]),
+        &["cluster.toml: there is no node 'host7'", "choose one of host1, host2", "--node-identity"],
+    );
+    // The test's host is hardly called host1 or host2.
+    assert_refused(
+        keva(directory.path()).args(config),
+        &["(the name of this host)", "choose one of host1, host2", "KEVA_NODE_IDENTITY"],
+    );
+    // A flag goes before its variable.
+    assert_refused(
+        keva(directory.path()).args(config).args(["--node-identity", "x"]).env("KEVA_NODE_IDENTITY", "host1"),
+        &["there is no node 'x'"],
+    );
+}
+
+#[test]
+fn flags_and_variables_choose_the_node() {
+    let directory = scratch();
+    let lines = first_lines(
+        keva(directory.path())
+            .env("KEVA_CONFIG_FILE", "cluster.toml")
+            .env("KEVA_NODE_IDENTITY", "host2")
+            .env("KEVA_WORKING_DIRECTORY", "data2"),
+        1,
+    );
+    for part in
+        [" INFO  keva: ", "node host2 (n", "one of 2 in", "clients on 127.0.0.1:28381", "data in data2"]
+    {
+        assert!(lines[0].contains(part), "{lines:?} lacks {part}");
+    }
+}
+
+#[test]
+fn without_a_file_one_node_starts_and_a_file_nearby_is_pointed_out() {
+    let directory = scratch();
+    let lines = first_lines(&mut keva(directory.path()), 1);
+    for part in ["node host1 ", "one of 1 in", "clients on 127.0.0.1:8380", "data in ./keva-data"] {
+        assert!(lines[0].contains(part), "{lines:?} lacks {part}");
+    }
+    std::fs::write(directory.path().join("keva.toml"), CONFIG).expect("written");
+    let lines = first_lines(&mut keva(directory.path()), 2);
+    assert!(lines[1].contains("WARN"), "{lines:?}");
+    assert!(lines[1].contains("./keva.toml is not used: give --config-file keva.toml"), "{lines:?}");
+}
+
+#[test]
+fn a_loopback_address_among_others_is_pointed_out() {
+    let directory = scratch();
+    let mixed = CONFIG.replacen("localhost", "192.0.2.1", 1);
+    std::fs::write(directory.path().join("mixed.toml"), mixed).expect("written");
+    let arguments = ["--config-file", "mixed.toml", "--node-identity", "host2"];
+    let lines = first_lines(keva(directory.path()).args(arguments), 2);
+    assert!(lines[1].contains("host2 has a loopback address, which other hosts cannot reach"), "{lines:?}");
+}
