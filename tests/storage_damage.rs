@@ -175,9 +175,9 @@ fn damage_is_described() {
     assert!(detail.starts_with("the entries 1 to 4 cannot be read"), "{detail}");
 }
 
-/// F7: the commit index counts as a durable mark, in whatever segment the entry is.
+/// F7: what the hard state knows to be durable is no torn tail, though no later record says so.
 #[test]
-fn a_committed_entry_is_never_a_torn_tail() {
+fn the_hard_state_is_a_durable_mark() {
     let disk = SimDisk::default();
     let mut storage = must_open(&disk, 1);
     set_term(&mut storage, 1);
@@ -296,6 +296,43 @@ fn a_void_segment_that_comes_back() {
     assert_eq!(contents(&storage), [(1, vec![1; 3000]), (2, b"new".to_vec())]);
     assert_eq!(report.removed, [SECOND]);
     assert!(!disk.names().contains(&SECOND.to_string()));
+}
+
+/// F4, F10: when the disk lost the write that cleared a torn tail, the old records there still do not come back: the
+/// chain tells them from the new ones, in the same segment and from one to the next.
+#[test]
+fn old_records_that_a_lost_write_brings_back() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    append_synced(&mut storage, 1, &[&[1; 1000]]);
+    for payload in [[2; 1000], [3; 1000]] {
+        append(&mut storage, 1, &payload).unwrap();
+    }
+    disk.set_faults(Faults { crash_at: Some(disk.operations() + 1), ..Faults::default() });
+    assert!(storage.sync().is_err());
+    drop(storage);
+    // The torn batch: entry 2 is damaged, entry 3 is whole.
+    disk.crash(&mut |outcomes| outcomes - 1);
+    let old = disk.bytes(FIRST);
+    disk.flip(FIRST, 4096 + 1056 + 100, 1);
+    let mut storage = must_open(&disk, 2);
+    assert_eq!(storage.last_index(), Index(1));
+    append_synced(&mut storage, 1, &[&[9; 1000]]);
+    let mut bytes = disk.bytes(FIRST);
+    let third = 4096 + 2 * 1056;
+    bytes[third..].copy_from_slice(&old[third..]);
+    let lost = disk.fork();
+    lost.put(FIRST, &bytes);
+    assert_eq!(contents(&must_open(&lost, 3)), [(1, vec![1; 1000]), (1, vec![9; 1000])]);
+    // The next segment is chained to the new records; the old file in place of the new one does not fit.
+    append_synced(&mut storage, 1, &[&[4; 1000], &[5; 1000]]);
+    assert!(disk.names().contains(&SECOND.to_string()));
+    drop(storage);
+    let mut bytes = disk.bytes(FIRST);
+    bytes[4096 + 1056..third + 1056].copy_from_slice(&old[4096 + 1056..third + 1056]);
+    disk.put(FIRST, &bytes);
+    assert!(damaged(&disk).2.contains("it does not continue seg-0000000001.log"));
 }
 
 fn restamp(block: &mut [u8]) {

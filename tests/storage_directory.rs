@@ -89,13 +89,17 @@ fn a_read_checks_what_it_reads() {
     append_synced(&mut storage, 1, &[b"one", b"two"]);
     let file = fs::OpenOptions::new().write(true).open(scratch.path().join("seg-0000000001.log")).unwrap();
     file.write_all_at(b"x", 4096 + 64 + 48).unwrap();
-    assert!(storage.entry(Index(1)).is_ok());
+    let first = storage.entry(Index(1)).unwrap().bytes().to_vec();
     let error = storage.entry(Index(2)).unwrap_err();
     assert!(matches!(&error, StorageError::Damaged { offset: 4160, .. }), "{error}");
     assert!(
         error.to_string().contains("entry 2 cannot be read: the entry's checksum does not match"),
         "{error}"
     );
+    // An undamaged entry in the wrong place is as bad.
+    file.write_all_at(&first, 4096 + 64 + 16).unwrap();
+    let error = storage.entry(Index(2)).unwrap_err();
+    assert!(error.to_string().contains("entry 2 was expected there, not 1@1"), "{error}");
 }
 
 /// F13: a second process is refused and told who has the directory; a number left behind blocks nobody, not even 1.

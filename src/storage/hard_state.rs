@@ -3,7 +3,7 @@
 //! ```text
 //!  0: first slot    4096: second slot    8192: end
 //!  slot: 0                   48    56            64     72     80             88            96              104
-//!        | stamp (KEVAHARD) | seq | incarnation | term | vote | commit index | durable seq | durable index | clean | zeros |
+//!        | stamp (KEVAHARD) | seq | incarnation | term | vote | commit index | durable seq | durable index | clean |
 //! ```
 //!
 //! A change is written to the first slot and synced; from then on it holds. Then it is copied to the second slot, and
