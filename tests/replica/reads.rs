@@ -275,3 +275,14 @@ fn stale_reads_work_alone() {
     let reply = cluster.await_reply(stale);
     assert!(reply.revision >= revision && reply.revision > Index(0));
 }
+
+/// A read that waits for a node alone to win its first election is answered as soon as that is done.
+#[test]
+fn a_read_before_the_first_election_is_answered_after_it() {
+    let mut cluster = Cluster::new(1, 12);
+    let id = cluster.ids()[0];
+    let read = cluster.start_read(id, "k");
+    cluster.await_leader();
+    cluster.run(1);
+    assert!(cluster.reply(read).is_some());
+}
