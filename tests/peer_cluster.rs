@@ -38,7 +38,7 @@ fn run_node(config: &Config, position: usize) -> Result<MemoryStorage, RunError>
         listeners: Listeners::bind(node).unwrap(),
         storage: MemoryStorage::default(),
         incarnation: Incarnation(1),
-        cluster_id: config.cluster_id(),
+        cluster_id: 7,
         seed: position as u64,
     };
     run(setup, |_| Ok(Housekeeping::Done))
