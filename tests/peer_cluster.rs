@@ -38,7 +38,7 @@ fn run_node(config: &Config, position: usize) -> Result<MemoryStorage, RunError>
         listeners: Listeners::bind(node).unwrap(),
         storage: MemoryStorage::default(),
         incarnation: Incarnation(1),
-        cluster_id: config.cluster_id(),
+        cluster_id: 7,
         seed: position as u64,
     };
     run(setup, |_| Ok(Housekeeping::Done))
@@ -69,6 +69,15 @@ fn wait_until(what: &str, mut is_done: impl FnMut() -> bool) {
     }
 }
 
+/// Asks all nodes of this process to stop, also when a check fails: their threads must end for the test to end.
+struct StopNodes;
+
+impl Drop for StopNodes {
+    fn drop(&mut self) {
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+    }
+}
+
 #[test]
 fn three_nodes_serve_any_client_and_stop_in_good_order() {
     let config = configuration(3);
@@ -82,6 +91,7 @@ fn three_nodes_serve_any_client_and_stop_in_good_order() {
                 })
             })
             .collect();
+        let stop = StopNodes;
         for port in &ports {
             wait_until("the node to be ready", || {
                 request(*port, "GET", "/readyz", "").is_some_and(|(status, _)| status == 200)
@@ -100,9 +110,9 @@ fn three_nodes_serve_any_client_and_stop_in_good_order() {
             ports.iter().map(|port| request(*port, "GET", "/v1/cluster/leader", "")).collect();
         assert_eq!(leaders.len(), 1, "{leaders:?}");
         let (status, text) = request(ports[0], "GET", "/v1/cluster", "").unwrap();
-        assert_eq!((status, text.matches("\"connected\":true").count()), (200, 3), "{text}");
+        assert_eq!((status, text.matches("\"connected\": true").count()), (200, 3), "{text}");
 
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        drop(stop);
         let start = Instant::now();
         for node in nodes {
             let storage = node.join().unwrap().unwrap();

@@ -1,5 +1,6 @@
 //! Crashes and partitions: what was acknowledged stays, what was refused never happens, and the rest is called unknown.
 
+use keva::raft::message::{Envelope, Message};
 use keva::raft::types::{Index, NodeId};
 use keva::replica::io::{NotApplied, Outcome, Request, Ticket};
 use keva::util::rng::Rng;
@@ -108,7 +109,15 @@ fn a_new_link_alone_elects_nobody() {
     let term = cluster.replica(leader).status().term;
     for _ in 0..20 {
         for follower in cluster.others(leader) {
+            cluster.sent.clear();
             cluster.connect(follower, leader);
+            assert_eq!(cluster.replica(follower).status().leader, Some(leader));
+            cluster.run(1);
+            let greets = |envelope: &Envelope| {
+                (envelope.from, envelope.to) == (leader, follower)
+                    && matches!(envelope.message, Message::Heartbeat { .. })
+            };
+            assert!(cluster.sent.iter().any(greets), "a leader speaks up on a new link");
         }
         cluster.run(20);
     }

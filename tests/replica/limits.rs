@@ -1,9 +1,11 @@
 //! Bounds: refused early, certainly and cheaply, and back to nothing afterwards.
 
 use keva::limits::{
-    APPLY_BYTES_PER_TURN_MAX, READS_IN_FLIGHT_MAX, WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    APPLY_BYTES_PER_TURN_MAX, FORWARD_BYTES_MAX, READS_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX,
+    WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
+use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, Term};
 use keva::replica::io::{Consistency, InFlight, NotApplied, Outcome, Request};
@@ -57,7 +59,11 @@ fn too_many_bytes_are_refused() {
     let refused = cluster.submit(id, write, 5);
     let small = cluster.submit(id, Request::Write(put("small", "v")), 5);
     assert_eq!(cluster.replica(id).in_flight().writes, 4);
+    // The value alone would just fit.
+    let rest = WRITES_IN_FLIGHT_BYTES_MAX - cluster.replica(id).in_flight().write_bytes;
+    let tight = cluster.submit(id, Request::Write(put("tight", &value[..rest])), 5);
     cluster.run(1);
+    assert_eq!(cluster.reply(tight).map(|reply| &reply.outcome), Some(&not_applied(NotApplied::Overloaded)));
     assert_eq!(
         cluster.reply(refused).map(|reply| &reply.outcome),
         Some(&not_applied(NotApplied::Overloaded))
@@ -99,6 +105,44 @@ fn too_many_reads_are_refused() {
         assert!(matches!(cluster.await_reply(ticket).outcome, Outcome::Value(None) | Outcome::Reached));
     }
     cluster.settle();
+}
+
+/// I1, I2: a leader appends only so much that is not committed, own and others' writes; the rest waits its turn.
+#[test]
+fn uncommitted_bytes_are_bounded() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 5);
+    cluster.lose(|envelope| matches!(envelope.message, Message::AppendEntriesResponse { .. }));
+    let value = "v".repeat(WRITES_IN_FLIGHT_BYTES_MAX / 2 - 1_000);
+    for id in cluster.ids() {
+        for n in 0..2 {
+            cluster.start_write(id, &format!("{n} {id}"), &value);
+        }
+    }
+    cluster.run(10);
+    let in_flight = cluster.replica(leader).in_flight();
+    assert!(in_flight.uncommitted_bytes <= UNCOMMITTED_BYTES_MAX, "{in_flight:?}");
+    assert!(in_flight.uncommitted_bytes + value.len() > UNCOMMITTED_BYTES_MAX, "{in_flight:?}");
+    assert!(in_flight.held_bytes > 0, "{in_flight:?}");
+}
+
+/// Many or large writes are forwarded in messages of bounded size, one write at least in each.
+#[test]
+fn forwards_are_bounded() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 6);
+    let writer = cluster.others(leader)[0];
+    let sizes =
+        [FORWARD_BYTES_MAX / 3, FORWARD_BYTES_MAX / 3, 10, FORWARD_BYTES_MAX / 2, 2 * FORWARD_BYTES_MAX, 10];
+    let values = sizes.map(|size| "v".repeat(size));
+    let writes: Vec<_> = values.iter().map(|value| cluster.start_write(writer, "k", value)).collect();
+    for write in writes {
+        assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+    }
+    let payloads = |envelope: &Envelope| match &envelope.message {
+        Message::Forward { payloads } => Some(payloads.len()),
+        _ => None,
+    };
+    let counts: Vec<usize> = cluster.sent.iter().filter_map(payloads).collect();
+    assert_eq!(counts, [3, 1, 1, 1]);
 }
 
 /// A replica of a one-node cluster whose log holds these payloads, all known to be committed.

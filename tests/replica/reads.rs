@@ -91,7 +91,10 @@ fn reads_outlive_the_leader() {
     assert_eq!(cluster.reply(reads[0]), None);
     cluster.crash(leader);
     cluster.heal();
+    let before = cluster.now;
     assert_eq!(value_in(&cluster.await_reply(reads[0])), Some("v".into()));
+    // The others know that the leader's process is gone, and asked again as soon as there was a new one.
+    assert!(cluster.now - before < ELECTION_TIMEOUT_MS * 9 / 10, "{} ms", cluster.now - before);
 }
 
 /// C2, C5, C8: an answer to a question that was asked again confirms nothing, least of all reads that came later.
@@ -225,6 +228,7 @@ fn questions_without_readers_are_forgotten() {
         assert_eq!(cluster.reply(read).map(|reply| &reply.outcome), Some(&not_applied(NotApplied::NoLeader)));
     }
     assert_eq!(cluster.replica(reader).in_flight(), InFlight::default());
+    cluster.run(5);
     cluster.lose(|_| false);
     let before = cluster.now;
     assert_eq!(cluster.read(reader, "k"), None);
@@ -270,4 +274,15 @@ fn stale_reads_work_alone() {
     let stale = cluster.submit(leader, read_of("k", Consistency::Stale), 0);
     let reply = cluster.await_reply(stale);
     assert!(reply.revision >= revision && reply.revision > Index(0));
+}
+
+/// A read that waits for a node alone to win its first election is answered as soon as that is done.
+#[test]
+fn a_read_before_the_first_election_is_answered_after_it() {
+    let mut cluster = Cluster::new(1, 12);
+    let id = cluster.ids()[0];
+    let read = cluster.start_read(id, "k");
+    cluster.await_leader();
+    cluster.run(1);
+    assert!(cluster.reply(read).is_some());
 }

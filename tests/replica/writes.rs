@@ -407,3 +407,23 @@ fn a_new_leader_commits_what_it_inherited_first() {
     cluster.heal();
     assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
 }
+
+/// F22: a node whose incarnation went back (its directory is an older copy) cannot write, and says so for certain.
+#[test]
+fn a_node_with_an_old_incarnation_is_told_that_its_writes_do_not_count() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 20);
+    let [writer, other] = cluster.others(leader)[..] else { panic!("three nodes") };
+    let id = WriteId { origin: writer, incarnation: Incarnation(9), seq: 1 };
+    cluster.inject(forward(writer, leader, id, &put("k", "newer life")));
+    cluster.run(10);
+    // A leader filters such a write, so the old life has to lead itself to see it fail in the log.
+    cluster.lose(move |envelope| {
+        envelope.to == other && matches!(envelope.message, Message::PreVoteResponse { .. })
+    });
+    cluster.crash(leader);
+    cluster.await_leader();
+    assert!(cluster.replica(writer).raft().is_leader());
+    let write = cluster.start_write(writer, "k", "older life");
+    assert_eq!(cluster.await_reply(write).outcome, not_applied(NotApplied::Superseded));
+    assert_eq!(cluster.read(other, "k"), Some("newer life".into()));
+}
