@@ -10,7 +10,7 @@ use super::support::cluster::{Cluster, ClusterOptions};
 use super::support::failover::{Farewell, describe, run_round};
 use super::support::node_process::NodeProcess;
 use super::table::{Table, mebibytes, microseconds, milliseconds};
-use super::usage::{Usage, peer_segments};
+use super::usage::{Usage, device_bytes, peer_segments};
 
 /// Warms connections, page cache and the processor up before the clock starts.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -25,15 +25,26 @@ fn usage(cluster: &mut Cluster) -> Vec<Usage> {
     (0..cluster.len()).map(|position| Usage::of(cluster.node(position).pid())).collect()
 }
 
-/// Runs a plan and returns what came out, and what every node used for it.
-fn measure(cluster: &mut Cluster, plan: &Plan) -> (Outcome, Vec<Usage>) {
+/// What a run has cost.
+struct Cost {
+    nodes: Vec<Usage>,
+    /// Written to the device under the data, `None` when that cannot be told.
+    device_bytes: Option<u64>,
+}
+
+/// Runs a plan and returns what came out, and what it has cost.
+fn measure(cluster: &mut Cluster, plan: &Plan) -> (Outcome, Cost) {
     let warm_up = Plan { duration: WARM_UP, ..plan.clone() };
     run(&warm_up).unwrap_or_else(|error| panic!("load generator: {error}"));
-    let before = usage(cluster);
+    let (before, device_before) = (usage(cluster), device_bytes(cluster.directory()));
     let outcome = run(plan).unwrap_or_else(|error| panic!("load generator: {error}"));
-    let after = usage(cluster);
+    let (after, device_after) = (usage(cluster), device_bytes(cluster.directory()));
     assert!(outcome.refused.is_empty(), "not every answer was a 200: {:?}", outcome.refused);
-    (outcome, after.into_iter().zip(before).map(|(after, before)| after - before).collect())
+    let cost = Cost {
+        nodes: after.into_iter().zip(before).map(|(after, before)| after - before).collect(),
+        device_bytes: device_before.zip(device_after).map(|(before, after)| after - before),
+    };
+    (outcome, cost)
 }
 
 /// See the program's help.
@@ -48,7 +59,8 @@ pub fn throughput(options: &Options) {
         ("one follower", vec![cluster.client_address(one_follower)]),
     ];
     let title = format!(
-        "{} keep-alive connections, {}-byte values, {} s each; processor and disk of all three nodes together",
+        "{} keep-alive connections, {}-byte values, {} s each; processor and disk of all three nodes together \
+         (device: everything that was written to the disk, by anybody)",
         options.connections, options.value_bytes, options.seconds
     );
     let columns = [
@@ -72,19 +84,21 @@ pub fn throughput(options: &Options) {
                 value_bytes: options.value_bytes,
                 duration: Duration::from_secs(options.seconds),
             };
-            let (outcome, used) = measure(&mut cluster, &plan);
+            let (outcome, cost) = measure(&mut cluster, &plan);
             let what = if kind == Kind::Write { "writes" } else { "reads" };
-            table.row(throughput_row(&format!("{what}, {name}"), &outcome, &used));
+            table.row(throughput_row(&format!("{what}, {name}"), &outcome, &cost));
         }
     }
     table.print();
 }
 
-fn throughput_row(name: &str, outcome: &Outcome, used: &[Usage]) -> Vec<String> {
+fn throughput_row(name: &str, outcome: &Outcome, cost: &Cost) -> Vec<String> {
     let requests = u32::try_from(outcome.latencies.len()).expect("fewer than four billion").max(1);
-    let processor: Duration = used.iter().map(|one| one.processor).sum();
-    let disk: u64 = used.iter().map(|one| one.disk_bytes).sum();
-    let memory: Vec<String> = used.iter().map(|one| mebibytes(one.memory_bytes)).collect();
+    let processor: Duration = cost.nodes.iter().map(|one| one.processor).sum();
+    let dirtied: u64 = cost.nodes.iter().map(|one| one.dirtied_bytes).sum();
+    let memory: Vec<String> = cost.nodes.iter().map(|one| mebibytes(one.memory_bytes)).collect();
+    let device =
+        cost.device_bytes.map_or("unknown".to_owned(), |bytes| (bytes / u64::from(requests)).to_string());
     vec![
         name.to_owned(),
         format!("{:.0}", outcome.rate()),
@@ -93,7 +107,8 @@ fn throughput_row(name: &str, outcome: &Outcome, used: &[Usage]) -> Vec<String> 
         microseconds(outcome.percentile(1.0)),
         microseconds(processor / requests),
         format!("{:.0} %", 100.0 * processor.as_secs_f64() / outcome.elapsed.as_secs_f64()),
-        format!("{}", disk / u64::from(requests)),
+        device,
+        (dirtied / u64::from(requests)).to_string(),
         memory.join(" "),
     ]
 }
@@ -153,7 +168,7 @@ pub fn idle(options: &Options) {
     let (after, segments_after) = (usage(&mut cluster), peer_segments(ip, &ports));
 
     let title = format!("Idle for {seconds:.0} s");
-    let mut table = Table::new(&title, &["", "CPU", "disk bytes written", "RSS"]);
+    let mut table = Table::new(&title, &["", "CPU", "dirtied bytes", "RSS"]);
     let leader = cluster.leader();
     for (position, (after, before)) in after.into_iter().zip(before).enumerate() {
         let used = after - before;
@@ -161,7 +176,7 @@ pub fn idle(options: &Options) {
         table.row(vec![
             format!("host{} ({role})", position + 1),
             format!("{:.3} %", 100.0 * used.processor.as_secs_f64() / seconds),
-            used.disk_bytes.to_string(),
+            used.dirtied_bytes.to_string(),
             mebibytes(used.memory_bytes),
         ]);
     }

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 use std::ops::Sub;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// Clock ticks per second in `/proc/PID/stat`: 100 on every Linux that programs get to see (`USER_HZ`).
@@ -12,8 +14,9 @@ const TICKS_PER_SECOND: u64 = 100;
 pub struct Usage {
     /// Processor time, in the program and in the kernel.
     pub processor: Duration,
-    /// Bytes that were to go to a disk on its behalf.
-    pub disk_bytes: u64,
+    /// Bytes of the page cache that it made dirty, as the kernel accounts for them: whole folios, which can be much
+    /// larger than what then goes to the disk.
+    pub dirtied_bytes: u64,
     /// Resident memory, in bytes. Not a total: the present size.
     pub memory_bytes: u64,
 }
@@ -29,7 +32,7 @@ impl Usage {
         let milliseconds = (ticks(11) + ticks(12)) * 1_000 / TICKS_PER_SECOND;
         Usage {
             processor: Duration::from_millis(milliseconds),
-            disk_bytes: field(&read(pid, "io"), "write_bytes:"),
+            dirtied_bytes: field(&read(pid, "io"), "write_bytes:"),
             memory_bytes: field(&read(pid, "status"), "VmRSS:") << 10,
         }
     }
@@ -42,7 +45,7 @@ impl Sub for Usage {
     fn sub(self, earlier: Usage) -> Usage {
         Usage {
             processor: self.processor.saturating_sub(earlier.processor),
-            disk_bytes: self.disk_bytes.saturating_sub(earlier.disk_bytes),
+            dirtied_bytes: self.dirtied_bytes.saturating_sub(earlier.dirtied_bytes),
             memory_bytes: self.memory_bytes,
         }
     }
@@ -56,6 +59,17 @@ fn read(pid: u32, name: &str) -> String {
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel names this field");
     line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Bytes that were written so far to the block device under this directory, by whomever. `None` when the file system
+/// is not directly on a block device.
+pub fn device_bytes(directory: &Path) -> Option<u64> {
+    let device = std::fs::metadata(directory).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let stat = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    // The seventh field: sectors of 512 bytes written.
+    let sectors: u64 = stat.split_whitespace().nth(6)?.parse().ok()?;
+    Some(sectors * 512)
 }
 
 /// Segments with data that were sent so far on the links between the nodes at this address, in all directions.
