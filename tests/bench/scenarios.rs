@@ -71,7 +71,8 @@ pub fn throughput(options: &Options) {
         "max",
         "CPU/request",
         "CPU busy",
-        "disk bytes/request",
+        "device bytes/request",
+        "dirtied bytes/request",
         "RSS per node",
     ];
     let mut table = Table::new(&title, &columns);
