@@ -12,6 +12,7 @@ use super::http_client::HttpClient;
 use super::http_message::Answer;
 use super::loopback::LoopbackAddress;
 use super::node_process::NodeProcess;
+use super::relay::Relays;
 
 /// How long a cluster may take for what it should do in less than a second. Long, because the machine may be busy:
 /// running into it means that something hangs.
@@ -21,8 +22,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// directory and, when the test has failed, prints the end of what each node said.
 #[derive(Debug)]
 pub struct Cluster {
-    // Before the directory and the address, so that no process outlives what it uses.
+    // Before the others, so that no process outlives what it uses.
     nodes: Vec<NodeProcess>,
+    relays: Relays,
     address: LoopbackAddress,
     directory: Option<TempDir>,
 }
@@ -32,8 +34,10 @@ pub struct Cluster {
 pub struct ClusterOptions {
     /// How many nodes.
     pub nodes: usize,
-    /// `wait_time` of every node as it stands in the file, `None` for the default.
-    pub wait_time: Option<String>,
+    /// `wait_time` of the nodes as it stands in the file, the last one for all nodes behind it; empty: the default.
+    pub wait_times: Vec<String>,
+    /// Whether the nodes reach one another through relays.
+    pub relayed: bool,
     /// More lines for the top of the configuration file.
     pub settings: String,
     /// Where the scratch directory is made.
@@ -45,16 +49,30 @@ impl ClusterOptions {
     pub fn new(nodes: usize) -> ClusterOptions {
         ClusterOptions {
             nodes,
-            wait_time: None,
+            wait_times: Vec::new(),
+            relayed: false,
             settings: String::new(),
             parent_directory: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
         }
     }
 
-    /// With this `wait_time`, as it stands in the file.
+    /// With this `wait_time` for every node, as it stands in the file.
     #[must_use]
-    pub fn wait_time(mut self, wait_time: &str) -> ClusterOptions {
-        self.wait_time = Some(wait_time.to_owned());
+    pub fn wait_time(self, wait_time: &str) -> ClusterOptions {
+        self.wait_times(&[wait_time])
+    }
+
+    /// With these `wait_time`s for the first nodes, the last one for all others.
+    #[must_use]
+    pub fn wait_times(mut self, wait_times: &[&str]) -> ClusterOptions {
+        self.wait_times = wait_times.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With links between the nodes that can be taken down.
+    #[must_use]
+    pub fn relayed(mut self) -> ClusterOptions {
+        self.relayed = true;
         self
     }
 
@@ -74,18 +92,33 @@ impl Cluster {
             .tempdir_in(&options.parent_directory)
             .expect("scratch directory");
         let address = LoopbackAddress::take();
-        let config_file = directory.path().join("keva.toml");
-        std::fs::write(&config_file, Cluster::configuration(options, &address)).expect("write keva.toml");
+        let relays =
+            if options.relayed { Cluster::start_relays(options, &address) } else { Relays::default() };
         let nodes = (0..options.nodes)
             .map(|position| {
                 let identity = format!("host{}", position + 1);
+                let name = if options.relayed { format!("{identity}.toml") } else { "keva.toml".to_owned() };
+                let config_file = directory.path().join(name);
+                let configuration = Cluster::configuration(options, &address, position);
+                std::fs::write(&config_file, configuration).expect("write the configuration");
                 let working_directory = directory.path().join(format!("workdir{}", position + 1));
                 std::fs::create_dir(&working_directory).expect("make the working directory");
                 let log_file = directory.path().join(format!("{identity}.log"));
                 NodeProcess::new(&identity, &config_file, &working_directory, &log_file)
             })
             .collect();
-        Cluster { nodes, address, directory: Some(directory) }
+        Cluster { nodes, relays, address, directory: Some(directory) }
+    }
+
+    fn start_relays(options: &ClusterOptions, address: &LoopbackAddress) -> Relays {
+        let mut relays = Relays::default();
+        for from in 0..options.nodes {
+            for to in (0..options.nodes).filter(|to| *to != from) {
+                let listen = SocketAddr::from((address.ip(), address.relay_port(from, to)));
+                relays.add(from, to, listen, SocketAddr::from((address.ip(), address.keva_port(to))));
+            }
+        }
+        relays
     }
 
     /// A running cluster with default settings in which every node is ready.
@@ -103,19 +136,24 @@ impl Cluster {
         cluster
     }
 
-    fn configuration(options: &ClusterOptions, address: &LoopbackAddress) -> String {
+    /// The file of the node with position `reader`. All nodes have the same one, unless there are relays.
+    fn configuration(options: &ClusterOptions, address: &LoopbackAddress, reader: usize) -> String {
         let mut text = options.settings.clone();
         for position in 0..options.nodes {
+            let keva_port = if options.relayed && position != reader {
+                address.relay_port(reader, position)
+            } else {
+                address.keva_port(position)
+            };
             write!(
                 text,
-                "\n[[node]]\nidentity = 'host{}'\naddress = '{}'\nkeva_port = '{}'\nuser_port = {}\n",
+                "\n[[node]]\nidentity = 'host{}'\naddress = '{}'\nkeva_port = '{keva_port}'\nuser_port = {}\n",
                 position + 1,
                 address.ip(),
-                address.keva_port(position),
                 address.user_port(position)
             )
             .expect("writing to a string");
-            if let Some(wait_time) = &options.wait_time {
+            if let Some(wait_time) = options.wait_times.get(position).or(options.wait_times.last()) {
                 writeln!(text, "wait_time = {wait_time}").expect("writing to a string");
             }
         }
@@ -145,6 +183,11 @@ impl Cluster {
     /// All positions but this one.
     pub fn others(&self, position: usize) -> Vec<usize> {
         (0..self.nodes.len()).filter(|other| *other != position).collect()
+    }
+
+    /// The links between the nodes, of a cluster with [`ClusterOptions::relayed`].
+    pub fn relays(&self) -> &Relays {
+        &self.relays
     }
 
     /// Where clients reach the node with this position.

@@ -8,6 +8,9 @@ use super::workload::{Acknowledged, Mishap, Writer, WriterReport};
 /// Writes that every client gets acknowledged before and after the leader goes.
 const WRITES_AROUND: usize = 30;
 
+/// A leader that is asked to stop must be gone by then. Less than the time after which it would give up handing over.
+const HAND_OVER_MAX: Duration = Duration::from_secs(5);
+
 /// How the leader goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Farewell {
@@ -61,7 +64,7 @@ pub fn run_round(cluster: &mut Cluster, farewell: Farewell, name: &str) -> Failo
     }
     let so_far: Vec<usize> = bystanders.iter().map(Writer::acknowledged).collect();
     if farewell == Farewell::Terminate {
-        let status = cluster.node(leader).wait_exit(PATIENCE);
+        let status = cluster.node(leader).wait_exit(HAND_OVER_MAX);
         assert!(status.success(), "a node that is asked to stop ends with {status}, not with 0");
     }
     wait_acknowledged(&bystanders, &so_far);

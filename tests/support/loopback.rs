@@ -45,6 +45,11 @@ impl LoopbackAddress {
         7_001 + u16::try_from(position).expect("clusters are small")
     }
 
+    /// Where the first of these nodes dials the second one when there is a relay between them.
+    pub fn relay_port(&self, from: usize, to: usize) -> u16 {
+        9_001 + u16::try_from(16 * from + to).expect("clusters are small")
+    }
+
     /// Where clients reach the node with this position, counted from 0.
     pub fn user_port(&self, position: usize) -> u16 {
         8_001 + u16::try_from(position).expect("clusters are small")

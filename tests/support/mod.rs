@@ -11,6 +11,7 @@ pub mod linearizability;
 pub mod loopback;
 pub mod memory_storage;
 pub mod node_process;
+pub mod relay;
 pub mod sim_region;
 pub mod storage_fixture;
 pub mod witness;
