@@ -1,5 +1,6 @@
 //! Three whole nodes in one process, each with its loop in a thread of its own and its disk in memory: requests over
 //! real sockets, and a clean stop by a signal.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Peer links over loopback sockets: several nodes' tables of peers, each with a poll of its own, in one thread.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};

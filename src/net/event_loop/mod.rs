@@ -51,7 +51,7 @@ use crate::net::event_loop::source::Source;
 use crate::net::http::date::HttpDate;
 use crate::net::peer::Peers;
 use crate::net::signals::Signals;
-use crate::raft::storage::{Storage, StorageError};
+use crate::replica::io::{Storage, StorageError};
 use crate::replica::replica::Replica;
 
 /// Runs a node until SIGTERM or SIGINT, and gives its storage back, with everything durable, to be closed.

@@ -20,8 +20,8 @@ use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
 use crate::raft::message::Envelope;
-use crate::raft::storage::{Storage, StorageError};
 use crate::replica::io::{Reply, TurnOutput};
+use crate::replica::io::{Storage, StorageError};
 use crate::replica::replica::Replica;
 use crate::util::time::Millis;
 
