@@ -93,6 +93,7 @@ fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventL
     let clients = Clients::new(registry()?, Rc::clone(&client_context), connections_max);
     let observer = Observer::new(setup.node.id, &setup.config.nodes);
     let replica_config = setup.replica_config();
+    let request_timeout_ms = setup.config.limits.request_timeout_ms;
     let mut listeners = setup.listeners;
     let replica = Replica::new(replica_config, setup.storage, now)?;
     let status = replica.status();
@@ -112,6 +113,7 @@ fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventL
         peers,
         clients,
         client_context,
+        request_timeout_ms,
         replica,
         observer,
         messages: Vec::new(),
