@@ -115,7 +115,7 @@ fn encode_tail(message: &Message, out: &mut Vec<u8>) {
 fn decode_tail(message: &mut Message, tail: Vec<u8>) -> Result<(), FrameError> {
     match message {
         Message::AppendEntries { entries, .. } => {
-            *entries = Entries::decode(tail).map_err(FrameError::Entries)?
+            *entries = Entries::decode(tail).map_err(FrameError::Entries)?;
         }
         Message::Forward { payloads } => *payloads = decode_payloads(&tail)?,
         Message::PreVote { .. }
