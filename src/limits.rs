@@ -176,14 +176,14 @@ pub const CLIENT_CONNECTIONS_MAX: usize = 65_536;
 /// Shortest time for a request that can be configured.
 pub const REQUEST_TIMEOUT_MS_MIN: u64 = 10;
 /// Time for a client to begin its next request before its connection is closed.
-pub const IDLE_TIMEOUT_MS_DEFAULT: u64 = 60_000;
+pub const IDLE_TIMEOUT_MS_DEFAULT: u64 = 120_000;
 /// Time for a client to send the whole head of a request.
 pub const HEAD_TIMEOUT_MS_DEFAULT: u64 = 10_000;
-/// Time for a client to send the whole body of a request.
-pub const BODY_TIMEOUT_MS_DEFAULT: u64 = 60_000;
-/// Shortest idle, head or body time that can be configured.
+/// Longest pause of a client within a body, or within the response that it reads.
+pub const STALL_TIMEOUT_MS_DEFAULT: u64 = 30_000;
+/// Shortest idle, head or stall time that can be configured.
 pub const CLIENT_TIMEOUT_MS_MIN: u64 = 100;
-/// Longest idle, head or body time that can be configured.
+/// Longest idle, head or stall time that can be configured.
 pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
@@ -254,7 +254,7 @@ const _: () = assert!(
     "the default must be allowed"
 );
 const _: () = assert!(
-    HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && BODY_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
+    HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && IDLE_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
     "the defaults must be allowed"
 );
 const _: () =

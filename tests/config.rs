@@ -159,6 +159,7 @@ fn each_broken_rule_says_where_and_what_to_do() {
             &["keva.toml:5: unknown setting 'keva_prot'; did you mean keva_port?"],
         ),
         (keva_port, "keva-port = 8370", &["did you mean keva_port?"]),
+        (keva_port, "KEVA_PORT = 8370", &["did you mean keva_port?"]),
         (
             keva_port,
             "colour = 'red'",
@@ -212,7 +213,7 @@ fn each_broken_rule_says_where_and_what_to_do() {
             &["idle_timeout '2h' is out of range; use 100ms to 1h"],
         ),
         ("cluster = 'test'", "[limits]\nhead_timeout = 0", &["head_timeout '0' is out of range"]),
-        ("cluster = 'test'", "[limits]\nbody_timeout = 0", &["body_timeout '0' is out of range"]),
+        ("cluster = 'test'", "[limits]\nstall_timeout = 0", &["stall_timeout '0' is out of range"]),
         (
             "cluster = 'test'",
             "[storage]\nsegment_size = '1KiB'",
@@ -324,7 +325,7 @@ fn settings_are_read() {
         request_timeout = 2.5
         idle_timeout = '1h'
         head_timeout = '250ms'
-        body_timeout = 9
+        stall_timeout = 9
         [storage]
         segment_size = '1MiB'"
     ));
@@ -334,7 +335,7 @@ fn settings_are_read() {
         request_timeout_ms: 2_500,
         idle_timeout_ms: 3_600_000,
         head_timeout_ms: 250,
-        body_timeout_ms: 9_000,
+        stall_timeout_ms: 9_000,
     };
     assert_eq!(config.limits, limits);
     assert_eq!(config.storage, StorageSettings { segment_bytes: 1 << 20 });

@@ -35,7 +35,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", env = "KEVA_CONFIG_FILE", hide_env_values = true)]
     pub config_file: Option<PathBuf>,
 
-    /// Which [[node]] of the file this is [default: the name of this host]
+    /// Which node of the file this is [default: the name of this host]
     #[arg(long, value_name = "IDENTITY", env = "KEVA_NODE_IDENTITY", hide_env_values = true)]
     pub node_identity: Option<String>,
 

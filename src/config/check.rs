@@ -320,7 +320,7 @@ fn check_limits(source: &Source<'_>, limits: &Limits) -> Result<LimitSettings, C
         request_timeout_ms: source.number(&request_time, request, default.request_timeout_ms)?,
         idle_timeout_ms: client_time("idle_timeout", &limits.idle_timeout, default.idle_timeout_ms)?,
         head_timeout_ms: client_time("head_timeout", &limits.head_timeout, default.head_timeout_ms)?,
-        body_timeout_ms: client_time("body_timeout", &limits.body_timeout, default.body_timeout_ms)?,
+        stall_timeout_ms: client_time("stall_timeout", &limits.stall_timeout, default.stall_timeout_ms)?,
     })
 }
 

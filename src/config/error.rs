@@ -305,11 +305,11 @@ fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
 }
 
 /// How many characters must be inserted, deleted or replaced to turn `a` into `b` (Levenshtein). Upper and lower
-/// case, and `-` and `_`, are the same.
+/// case are the same.
 fn distance(a: &str, b: &str) -> usize {
     let plain = |text: &str| -> Vec<char> {
         let start = text.chars().take(SHOWN_CHARACTERS_MAX);
-        start.map(|c| if c == '-' { '_' } else { c.to_ascii_lowercase() }).collect()
+        start.map(|c| c.to_ascii_lowercase()).collect()
     };
     let (a, b) = (plain(a), plain(b));
     let mut row: Vec<usize> = (0..=b.len()).collect();

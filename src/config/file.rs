@@ -39,7 +39,7 @@ pub(super) struct Limits {
     pub(super) request_timeout: Option<Spanned<Scalar>>,
     pub(super) idle_timeout: Option<Spanned<Scalar>>,
     pub(super) head_timeout: Option<Spanned<Scalar>>,
-    pub(super) body_timeout: Option<Spanned<Scalar>>,
+    pub(super) stall_timeout: Option<Spanned<Scalar>>,
 }
 
 /// The `[storage]` table.

@@ -1,8 +1,8 @@
 //! The optional settings of keva.toml, with their defaults.
 
 use crate::limits::{
-    BODY_TIMEOUT_MS_DEFAULT, CLIENT_CONNECTIONS_DEFAULT, HEAD_TIMEOUT_MS_DEFAULT, IDLE_TIMEOUT_MS_DEFAULT,
-    REQUEST_TIMEOUT_MS_DEFAULT, SEGMENT_BYTES, VALUE_BYTES_DEFAULT,
+    CLIENT_CONNECTIONS_DEFAULT, HEAD_TIMEOUT_MS_DEFAULT, IDLE_TIMEOUT_MS_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT,
+    SEGMENT_BYTES, STALL_TIMEOUT_MS_DEFAULT, VALUE_BYTES_DEFAULT,
 };
 
 /// The `[limits]` table: what one client may take of this node.
@@ -18,8 +18,9 @@ pub struct LimitSettings {
     pub idle_timeout_ms: u64,
     /// `head_timeout`: the time for the whole head of a request, in milliseconds.
     pub head_timeout_ms: u64,
-    /// `body_timeout`: the time for the whole body of a request, in milliseconds.
-    pub body_timeout_ms: u64,
+    /// `stall_timeout`: the longest pause within a body, or within the response being read, in
+    /// milliseconds.
+    pub stall_timeout_ms: u64,
 }
 
 /// The `[storage]` table.
@@ -37,7 +38,7 @@ impl Default for LimitSettings {
             request_timeout_ms: REQUEST_TIMEOUT_MS_DEFAULT,
             idle_timeout_ms: IDLE_TIMEOUT_MS_DEFAULT,
             head_timeout_ms: HEAD_TIMEOUT_MS_DEFAULT,
-            body_timeout_ms: BODY_TIMEOUT_MS_DEFAULT,
+            stall_timeout_ms: STALL_TIMEOUT_MS_DEFAULT,
         }
     }
 }
