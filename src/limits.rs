@@ -74,7 +74,7 @@ pub const REQUEST_BLANK_LINES_MAX: usize = 4;
 /// Longest line with the size of a chunk, extensions included, in bytes.
 pub const CHUNK_LINE_BYTES_MAX: usize = 256;
 /// Most bytes of chunk extensions in one body.
-pub const CHUNK_EXTENSION_BYTES_MAX: usize = 4 << 10;
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 /// Most bytes of trailers after one body.
 pub const TRAILER_BYTES_MAX: usize = 4 << 10;
 /// Requests of one connection that wait for their answers. Beyond it the connection is not read.

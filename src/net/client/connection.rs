@@ -275,7 +275,7 @@ impl ClientConnection {
         if owed_continue && !self.outbox.owes_continue() {
             self.inbox.restart_body(now);
         }
-        if self.outbox.is_closed() || is_last && self.outbox.has_no_requests() {
+        if is_last && self.outbox.has_no_requests() {
             self.inbox.end();
         }
         if self.inbox.is_ended() && self.outbox.is_empty() && self.linger.is_none() {

@@ -150,11 +150,6 @@ impl Outbox {
         }
     }
 
-    /// Whether the response that ends the connection was written.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed
-    }
-
     /// Whether no request waits for a response.
     pub(crate) fn has_no_requests(&self) -> bool {
         self.slots.is_empty()
