@@ -3,7 +3,7 @@
 //! ```text
 //!  0: first slot    4096: second slot    8192: end
 //!  slot: 0                   48    56            64     72     80             88            96              104
-//!        | stamp (KEVAHARD) | seq | incarnation | term | vote | commit index | durable seq | durable index | clean | zeros |
+//!        | stamp (KEVAHARD) | seq | incarnation | term | vote | commit index | durable seq | durable index | clean |
 //! ```
 //!
 //! A change is written to the first slot and synced; from then on it holds. Then it is copied to the second slot, and
@@ -128,6 +128,10 @@ impl<R: Region> HardStateFile<R> {
     ) -> Result<(HardStateFile<R>, &'static str), StorageError> {
         let path = directory.path(HARD_STATE_NAME);
         let region = directory.open(HARD_STATE_NAME).map_err(io_error("open", path.clone()))?;
+        if region.size() != FILE_BYTES {
+            let detail = format!("it has {} bytes instead of {FILE_BYTES}. {REPLACE}", region.size());
+            return Err(StorageError::Damaged { file: path, offset: 0, detail });
+        }
         let slots = [read_slot(&region, 0, owner, &path)?, read_slot(&region, 1, owner, &path)?];
         let seqs = slots.map(|slot| slot.map_or(0, |slot| slot.seq));
         let case = find_case(&HARD_STATE_CASES, [slots[0].is_some(), slots[1].is_some(), seqs[1] > seqs[0]]);
@@ -198,9 +202,6 @@ fn read_slot(
     path: &str,
 ) -> Result<Option<Slot>, StorageError> {
     let offset = place * SLOT_DISTANCE_BYTES;
-    if region.size() < offset + SLOT_BYTES {
-        return Ok(None);
-    }
     match Slot::decode(region.read(offset, SLOT_BYTES), owner) {
         Ok(slot) => Ok(Some(slot)),
         Err(StampError::Damaged) => Ok(None),

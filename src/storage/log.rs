@@ -295,7 +295,7 @@ impl<D: Directory> Log<D> {
         };
         let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         for older in &mut self.segments {
-            older.forget_behind(base_index.prev(), chain_crc);
+            older.forget_behind(base_index.prev());
         }
         self.active_mut().seal();
         while self.segments.last().is_some_and(Segment::is_empty) {

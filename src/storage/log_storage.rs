@@ -38,8 +38,7 @@ pub struct StorageOptions {
 /// Hard state and log of one node, on the files of a directory.
 ///
 /// A change of the hard state is durable before any later entry is written, so the log never has an entry of a term
-/// that the hard state does not know. A sync with a new hard state and new entries makes the hard state durable first:
-/// a term without its entries is harmless, the reverse is not.
+/// that the hard state does not know: a term without its entries is harmless, the reverse is not.
 #[derive(Debug)]
 pub struct LogStorage<D: Directory> {
     log: Log<D>,
@@ -270,11 +269,7 @@ fn recover<D: Directory>(
         let first = maker.make_first(directory)?;
         return Ok(RecoveredLog { segments: vec![first], terms: Default::default(), void: Vec::new() });
     }
-    let expected = Expected {
-        snapshot: EntryId::default(),
-        durable: slot.durable,
-        commit_index: slot.state.commit_index,
-    };
+    let expected = Expected { snapshot: EntryId::default(), durable: slot.durable };
     let recovered = recover_log(directory, maker.owner, found, expected, report)?;
     report.segments = recovered.segments.len();
     report.entries =

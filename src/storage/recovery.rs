@@ -84,10 +84,9 @@ pub(crate) struct FoundSegment<R> {
 pub(crate) struct Expected {
     /// The newest snapshot: the log must begin at the latest behind it.
     pub(crate) snapshot: EntryId,
-    /// From the hard state.
+    /// From the hard state. It speaks of one segment: in older ones a successor says more, and entries of a segment
+    /// that was cut short by a successor may be gone rightly.
     pub(crate) durable: DurableMark,
-    /// From the hard state. What is committed is never removed, so this holds in whatever segment it is.
-    pub(crate) commit_index: Index,
 }
 
 /// The log as it is after recovery.
@@ -251,7 +250,7 @@ fn settle_tail<R: Region>(
     report: &mut RecoveryReport,
 ) -> Result<(), StorageError> {
     let next = segment.next_index();
-    let mut durable = scan.synced_upto.max(expected.commit_index);
+    let mut durable = scan.synced_upto;
     if expected.durable.segment_seq == segment.header().seq {
         durable = durable.max(expected.durable.index);
     }

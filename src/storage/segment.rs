@@ -132,7 +132,7 @@ impl<R: Region> Segment<R> {
         &self.header
     }
 
-    /// The crc of the last record, or of the one before the first.
+    /// The crc of the record pushed or accepted last, or of the one before the first.
     pub(crate) fn last_crc(&self) -> u32 {
         self.last_crc
     }
@@ -273,15 +273,14 @@ impl<R: Region> Segment<R> {
         }
     }
 
-    /// Forgets the entries behind `last_kept`, whose record has the crc `last_crc`. Nothing is changed on disk.
-    pub(crate) fn forget_behind(&mut self, last_kept: Index, last_crc: u32) {
+    /// Forgets the entries behind `last_kept`. Nothing is changed on disk, and no record follows in this segment.
+    pub(crate) fn forget_behind(&mut self, last_kept: Index) {
         assert!(self.unwritten.is_empty(), "entries are removed from synced segments only");
         let kept = (last_kept.0 + 1).saturating_sub(self.header.base_index.0);
         let kept = usize::try_from(kept).expect("places fit in memory");
         if kept < self.places.len() {
             self.end = self.places[kept] as usize * RECORD_ALIGN_BYTES;
             self.places.truncate(kept);
-            self.last_crc = last_crc;
         }
     }
 

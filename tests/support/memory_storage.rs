@@ -91,7 +91,8 @@ impl Storage for MemoryStorage {
     }
 
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
-        let kept = last_kept.0.checked_sub(self.written.snapshot.index.0).expect("snapshots are never truncated");
+        let kept =
+            last_kept.0.checked_sub(self.written.snapshot.index.0).expect("snapshots are never truncated");
         self.written.entries.truncate(usize::try_from(kept).expect("fits in memory"));
         self.dirty = true;
         Ok(())

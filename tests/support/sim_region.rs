@@ -4,6 +4,7 @@
 //! [`SimDisk`] is the disk, shared by handles. [`SimDirectory`] is the working directory on it, as the storage sees it.
 //! A crash is simulated in two steps: the storage gets an error from some operation and is dropped; then
 //! [`SimDisk::crash`] decides what is left.
+#![allow(unreachable_pub, reason = "shared by several test programs")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,6 +31,9 @@ pub struct Faults {
     pub free_bytes: Option<usize>,
 }
 
+/// How many bytes of a torn block are new.
+const TORN_BYTES: usize = 60;
+
 /// Everything on the disk and in the cache above it.
 #[derive(Clone, Debug, Default)]
 struct State {
@@ -42,6 +46,7 @@ struct State {
     operations: u64,
     syncs: u64,
     bytes_written: u64,
+    tears: bool,
     dead: bool,
 }
 
@@ -102,6 +107,12 @@ impl SimDisk {
         self.0.borrow_mut().faults = faults;
     }
 
+    /// From now on a crash may also leave a block that is new at its beginning and old behind it: one more outcome
+    /// for each unsynced block, after "as last written".
+    pub fn tear_blocks(&self) {
+        self.0.borrow_mut().tears = true;
+    }
+
     /// Operations so far that change something: creating, writing, syncing, renaming, removing.
     pub fn operations(&self) -> u64 {
         self.0.borrow().operations
@@ -144,10 +155,10 @@ impl SimDisk {
             }
         }
         state.names = state.durable_names.clone();
-        let State { files, names, .. } = &mut *state;
+        let State { files, names, tears, .. } = &mut *state;
         files.retain(|id, _| names.values().any(|named| named == id));
         for file in files.values_mut() {
-            file.crash(choose);
+            file.crash(*tears, choose);
         }
     }
 
@@ -172,7 +183,8 @@ impl SimDisk {
         let mut state = self.0.borrow_mut();
         let id = state.next_file;
         state.next_file += 1;
-        let file = File { cached: bytes.to_vec(), durable: bytes.to_vec(), ever_synced: true, ..File::default() };
+        let file =
+            File { cached: bytes.to_vec(), durable: bytes.to_vec(), ever_synced: true, ..File::default() };
         state.files.insert(id, file);
         state.names.insert(name.into(), id);
         state.durable_names.insert(name.into(), id);
@@ -239,14 +251,16 @@ impl File {
         self.ever_synced = true;
     }
 
-    fn crash(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
+    fn crash(&mut self, tears: bool, choose: &mut dyn FnMut(usize) -> usize) {
         if !self.ever_synced && choose(2) == 0 {
             self.durable.clear();
             self.unsynced.clear();
         }
         for (block, versions) in std::mem::take(&mut self.unsynced) {
-            if let Some(version) = choose(versions.len() + 1).checked_sub(1) {
-                let bytes = &versions[version];
+            let outcome = choose(versions.len() + 1 + usize::from(tears));
+            if let Some(version) = outcome.checked_sub(1) {
+                let torn = version == versions.len();
+                let bytes = if torn { &versions[version - 1][..TORN_BYTES] } else { &versions[version][..] };
                 self.durable[block * BLOCK_BYTES..][..bytes.len()].copy_from_slice(bytes);
             }
         }
@@ -259,11 +273,8 @@ impl SimDirectory {
     fn change<T>(&mut self, action: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.0.0.borrow_mut();
         let (carry_out, result) = state.operation();
-        if !carry_out {
-            result?;
-        }
-        let value = action(&mut state)?;
-        result.map(|()| value)
+        let value = if carry_out { Some(action(&mut state)?) } else { None };
+        result.map(|()| value.expect("success means carried out"))
     }
 }
 
@@ -337,11 +348,8 @@ impl SimRegion {
     fn with_file<T>(&self, action: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.disk.0.borrow_mut();
         let (carry_out, result) = state.operation();
-        if !carry_out {
-            result?;
-        }
-        let value = action(&mut state, self.id)?;
-        result.map(|()| value)
+        let value = if carry_out { Some(action(&mut state, self.id)?) } else { None };
+        result.map(|()| value.expect("success means carried out"))
     }
 }
 

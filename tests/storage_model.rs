@@ -1,0 +1,510 @@
+//! The storage against a plain model, under random operations, crashes at every disk operation, and every subset of
+//! the blocks that a crash may leave.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use keva::raft::storage::{Storage, StorageError};
+use keva::raft::types::{HardState, Index, NodeId, Term};
+use keva::util::rng::Rng;
+use support::sim_region::{Faults, SimDisk};
+use support::storage_fixture::{SimStorage, append, append_synced, contents, must_open, open, set_term};
+
+/// What the storage should hold: (term, payload) of each entry, and term and vote.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct State {
+    log: Vec<(u64, Vec<u8>)>,
+    hard_state: HardState,
+}
+
+/// A storage, its disk, and every state since the last one that is known to be durable.
+struct Driver {
+    disk: SimDisk,
+    storage: Option<SimStorage>,
+    rng: Rng,
+    /// The first is durable, the last is what was written. With each: how many entries of the durable log no operation
+    /// has removed.
+    states: Vec<(State, usize)>,
+    seeds: u64,
+}
+
+impl Driver {
+    /// Opens a new working directory, under these faults.
+    fn new(seed: u64, faults: Faults) -> Driver {
+        let disk = SimDisk::default();
+        disk.set_faults(faults);
+        if seed.is_multiple_of(2) {
+            disk.tear_blocks();
+        }
+        let states = vec![(State::default(), 0)];
+        let mut driver = Driver { disk, storage: None, rng: Rng::new(seed), states, seeds: seed << 32 };
+        driver.storage = open(&driver.disk, driver.seeds).ok().map(|(storage, _)| storage);
+        driver
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.rng.range(0, one_in) == 0
+    }
+
+    fn state(&self) -> &State {
+        &self.states.last().expect("there is always a state").0
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut State)) {
+        let (mut state, floor) = self.states.last().expect("there is always a state").clone();
+        change(&mut state);
+        let floor = floor.min(state.log.len());
+        self.states.push((state, floor));
+    }
+
+    fn settle(&mut self) {
+        let state = self.state().clone();
+        let floor = state.log.len();
+        self.states = vec![(state, floor)];
+    }
+
+    /// Entries that a crash cannot take away.
+    fn durable_entries(&self) -> usize {
+        self.states.last().expect("there is always a state").1
+    }
+
+    /// A value of any size, some all zero, some made of what a segment holds: F8, F9.
+    fn payload(&mut self) -> Vec<u8> {
+        let len = match self.rng.range(0, 12) {
+            0 => 0,
+            1 => self.rng.range(3000, 9000),
+            2..=4 => self.rng.range(500, 1700),
+            _ => self.rng.range(1, 120),
+        } as usize;
+        match self.rng.range(0, 4) {
+            0 => vec![0; len],
+            1 => {
+                let names: Vec<_> =
+                    self.disk.names().into_iter().filter(|name| name.starts_with("seg-")).collect();
+                let name = &names[self.rng.range(0, names.len() as u64) as usize];
+                self.disk.bytes(name).into_iter().skip(4096).take(len).collect()
+            }
+            _ => (0..len).map(|_| self.rng.next_u64() as u8).collect(),
+        }
+    }
+
+    /// One random operation on the storage and on the model.
+    fn operate(&mut self) -> Result<(), StorageError> {
+        let term = self.state().hard_state.term.0;
+        if term == 0 {
+            return self.set_hard_state(1);
+        }
+        match self.rng.range(0, 16) {
+            0..=6 => {
+                for _ in 0..self.rng.range(1, 6) {
+                    let payload = self.payload();
+                    self.change(|state| state.log.push((term, payload.clone())));
+                    append(self.storage(), term, &payload)?;
+                }
+            }
+            7 | 8 => self.set_hard_state(term + 1)?,
+            9 | 10 => {
+                let commit = self.state().hard_state.commit_index.0;
+                let last_kept = self.rng.range(commit, self.state().log.len() as u64 + 1);
+                self.change(|state| state.log.truncate(last_kept as usize));
+                self.storage().truncate_suffix(Index(last_kept))?;
+            }
+            11 => {
+                let budget = self.rng.range(1, 9000) as usize;
+                self.storage().prepare_spare(budget).map(drop)?;
+            }
+            _ => {
+                self.storage().sync()?;
+                assert!(!self.storage().is_dirty());
+                self.settle();
+            }
+        }
+        Ok(())
+    }
+
+    fn set_hard_state(&mut self, term: u64) -> Result<(), StorageError> {
+        let commit = self.state().hard_state.commit_index.0;
+        let commit_index = Index(self.rng.range(commit, (self.durable_entries() as u64).max(commit) + 1));
+        let vote = [None, Some(NodeId(2))][self.rng.range(0, 2) as usize];
+        let hard_state = HardState { term: Term(term), vote, commit_index };
+        self.change(|state| state.hard_state = hard_state);
+        self.storage().set_hard_state(hard_state)
+    }
+
+    fn storage(&mut self) -> &mut SimStorage {
+        self.storage.as_mut().expect("the storage is open")
+    }
+
+    /// The storage shows exactly what was written.
+    fn compare(&self) {
+        let storage = self.storage.as_ref().expect("the storage is open");
+        assert_eq!(contents(storage), self.state().log);
+        assert_eq!(storage.hard_state(), self.state().hard_state);
+    }
+
+    /// Stops the process, perhaps with the power, and starts it again, perhaps several times.
+    fn restart(&mut self, power_cut: bool) {
+        self.storage = None;
+        let mut power_cut = power_cut || self.disk.is_dead();
+        loop {
+            if power_cut {
+                self.crash();
+            } else {
+                self.disk.set_faults(Faults::default());
+            }
+            if self.chance(2) {
+                let crash_at = Some(self.disk.operations() + self.rng.range(0, 12));
+                let crash_after = self.chance(2);
+                self.disk.set_faults(Faults { crash_at, crash_after, ..Faults::default() });
+            }
+            self.seeds += 1;
+            let opened = open(&self.disk, self.seeds);
+            match opened {
+                Ok((storage, _)) => {
+                    self.storage = Some(storage);
+                    break;
+                }
+                Err(error) if self.disk.is_dead() => {
+                    assert!(matches!(error, StorageError::Io { .. }), "{error}");
+                }
+                Err(error) => panic!("cannot open after a crash: {error}"),
+            }
+            power_cut = true;
+        }
+        self.disk.set_faults(Faults::default());
+        self.accept_recovered();
+    }
+
+    fn crash(&mut self) {
+        let mode = self.rng.range(0, 4);
+        let rng = &mut self.rng;
+        self.disk.crash(&mut |outcomes| match mode {
+            0 => 0,
+            1 => outcomes - 1,
+            _ => rng.range(0, outcomes as u64) as usize,
+        });
+    }
+
+    /// F4, F10, B7: what is recovered is a prefix of something that was written, with all that was durable and was not
+    /// removed since. It becomes the durable state.
+    fn accept_recovered(&mut self) {
+        let storage = self.storage.as_ref().expect("the storage is open");
+        let (log, hard_state) = (contents(storage), storage.hard_state());
+        let fits = |(state, floor): &(State, usize)| state.log.starts_with(&log) && log.len() >= *floor;
+        assert!(self.states.iter().any(fits), "recovered {} entries, allowed: {:?}", log.len(), self.shape());
+        let same = |(state, _): &(State, usize)| {
+            state.hard_state.term == hard_state.term
+                && state.hard_state.vote == hard_state.vote
+                && state.hard_state.commit_index >= hard_state.commit_index
+        };
+        assert!(self.states.iter().any(same), "{hard_state:?} was never written: {:?}", self.shape());
+        assert!(hard_state.commit_index.0 <= log.len() as u64, "B19: the commit index is in the log");
+        let floor = log.len();
+        self.states = vec![(State { log, hard_state }, floor)];
+    }
+
+    fn shape(&self) -> Vec<(usize, usize, HardState)> {
+        self.states.iter().map(|(state, floor)| (state.log.len(), *floor, state.hard_state)).collect()
+    }
+}
+
+/// A random run with random faults.
+fn run(seed: u64) {
+    let mut driver = Driver::new(seed, Faults::default());
+    for _ in 0..50 {
+        match driver.rng.range(0, 24) {
+            0 => driver.restart(true),
+            1 => driver.restart(false),
+            2 => {
+                let storage = driver.storage.take().expect("the storage is open");
+                if storage.close().is_err() {
+                    driver.restart(false);
+                    continue;
+                }
+                driver.disk.set_faults(Faults::default());
+                driver.settle();
+                let (storage, report) = open(&driver.disk, seed).unwrap();
+                assert!(report.clean && report.torn.is_none() && report.rewritten_bytes == 0, "{report}");
+                driver.storage = Some(storage);
+                driver.compare();
+            }
+            3..=5 => {
+                let crash_at = Some(driver.disk.operations() + driver.rng.range(0, 15));
+                let faults = Faults { crash_at, crash_after: driver.chance(2), ..Faults::default() };
+                driver.disk.set_faults(faults);
+            }
+            6 => {
+                let sync_error_at = Some(driver.disk.syncs() + driver.rng.range(0, 4));
+                driver.disk.set_faults(Faults { sync_error_at, ..Faults::default() });
+            }
+            _ => match driver.operate() {
+                Ok(()) => driver.compare(),
+                // After a power cut, or after a failed sync with the cache intact: F3.
+                Err(_) => {
+                    driver.restart(false);
+                    if driver.chance(2) {
+                        driver.storage = None;
+                        driver.disk.crash_losing_all();
+                        driver.storage = Some(must_open(&driver.disk, seed));
+                        driver.compare();
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// B7, F2, F3, F4, F5, F8, F9, F10, F11, F15: random operations, stops, crashes and sync errors.
+#[test]
+fn random_operations_and_faults() {
+    let seeds = std::env::var("KEVA_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .map_or(0..6000, |seed| seed..seed + 1);
+    for seed in seeds {
+        let result = std::panic::catch_unwind(|| run(seed));
+        assert!(result.is_ok(), "failed; repeat it with KEVA_SEED={seed}");
+    }
+}
+
+/// B7, F11, F17: one long run, from the first start on, cut at every disk operation.
+#[test]
+fn a_crash_at_every_disk_operation() {
+    for seed in 0..4 {
+        let mut points = 0;
+        for crash_at in 0.. {
+            let mut finished = false;
+            for crash_after in [false, true] {
+                let faults = Faults { crash_at: Some(crash_at), crash_after, ..Faults::default() };
+                let mut driver = Driver::new(seed, faults);
+                let mut operations = 0;
+                while driver.storage.is_some() && operations < 60 && driver.operate().is_ok() {
+                    operations += 1;
+                }
+                finished = operations == 60;
+                driver.restart(true);
+                // It works afterwards.
+                for _ in 0..5 {
+                    driver.operate().unwrap();
+                    driver.compare();
+                }
+                driver.storage().sync().unwrap();
+                driver.settle();
+                driver.restart(true);
+            }
+            points = crash_at;
+            if finished {
+                break;
+            }
+        }
+        assert!(points > 60, "only {points} operations");
+    }
+}
+
+/// Where each record of a segment ends, found by comparing the segment before and after each append.
+fn record_ends(payload_bytes: &[usize], start: usize) -> Vec<usize> {
+    let mut end = start;
+    payload_bytes
+        .iter()
+        .map(|len| {
+            end += (16 + 32 + len).next_multiple_of(16);
+            end
+        })
+        .collect()
+}
+
+/// F4, F8: for every subset of the blocks of an unsynced batch, exactly the records that are whole are recovered.
+#[test]
+fn every_subset_of_the_blocks_of_a_batch() {
+    let batches: [&[usize]; 4] =
+        [&[700, 100, 1200], &[10, 10, 10, 10, 2000], &[1536, 464, 464, 464], &[3300]];
+    for (number, lens) in batches.iter().enumerate() {
+        for zeros in [false, true] {
+            let disk = SimDisk::default();
+            let mut storage = must_open(&disk, number as u64);
+            set_term(&mut storage, 1);
+            append_synced(&mut storage, 1, &[b"one", b"two"]);
+            let start = record_ends(&[3, 3], 4096)[1];
+            let byte = if zeros { 0 } else { 0xa5 };
+            for len in *lens {
+                append(&mut storage, 1, &vec![byte; *len]).unwrap();
+            }
+            disk.set_faults(Faults { crash_at: Some(disk.operations() + 1), ..Faults::default() });
+            assert!(storage.sync().is_err(), "the power goes before the sync");
+            drop(storage);
+            check_every_subset(&disk, "seg-0000000001.log", &record_ends(lens, start));
+        }
+    }
+}
+
+fn check_every_subset(disk: &SimDisk, segment: &str, ends: &[usize]) {
+    let whole = disk.bytes(segment);
+    let start = record_ends(&[3, 3], 4096)[1];
+    let mut digits: Vec<(usize, usize)> = Vec::new();
+    let mut recovered = vec![0; ends.len() + 1];
+    loop {
+        let disk = disk.fork();
+        let mut position = 0;
+        disk.crash(&mut |outcomes| {
+            if position == digits.len() {
+                digits.push((0, outcomes));
+            }
+            position += 1;
+            digits[position - 1].0
+        });
+        let left = disk.bytes(segment);
+        let mut expected = 0;
+        let mut from = start;
+        while expected < ends.len() && left[from..ends[expected]] == whole[from..ends[expected]] {
+            from = ends[expected];
+            expected += 1;
+        }
+        let mut storage = must_open(&disk, 7);
+        assert_eq!(storage.last_index().0, 2 + expected as u64, "blocks {digits:?}");
+        recovered[expected] += 1;
+        // F5: nothing is left behind the end, and what is written there next is all there is.
+        let end = if expected == 0 { start } else { ends[expected - 1] };
+        assert!(disk.bytes(segment)[end..].iter().all(|byte| *byte == 0), "blocks {digits:?}");
+        append_synced(&mut storage, 1, &[b"next"]);
+        drop(storage);
+        disk.crash_losing_all();
+        assert_eq!(must_open(&disk, 8).last_index().0, 3 + expected as u64);
+        let Some(next) = digits.iter().rposition(|(digit, outcomes)| digit + 1 < *outcomes) else { break };
+        digits.truncate(next + 1);
+        digits[next].0 += 1;
+    }
+    assert!(
+        recovered[0] > 0 && recovered[ends.len()] > 0,
+        "none and all are recovered at least once: {recovered:?}"
+    );
+}
+
+/// F3: what a failed sync left only in the cache is on the disk after the next start.
+#[test]
+fn recovery_does_not_trust_the_cache() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    append_synced(&mut storage, 1, &[b"one"]);
+    append(&mut storage, 1, b"two").unwrap();
+    disk.set_faults(Faults { sync_error_at: Some(disk.syncs()), ..Faults::default() });
+    assert!(matches!(storage.sync(), Err(StorageError::Io { .. })));
+    drop(storage);
+    let (storage, report) = open(&disk, 2).unwrap();
+    assert_eq!((storage.last_index(), report.rewritten_bytes > 0), (Index(2), true), "the cache has it");
+    drop(storage);
+    disk.crash_losing_all();
+    assert_eq!(contents(&must_open(&disk, 3)).len(), 2, "the disk must have it as well");
+}
+
+/// F2: after a failed sync nothing is written any more.
+#[test]
+#[should_panic(expected = "nothing else is written")]
+fn a_failed_sync_is_final() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    append(&mut storage, 1, b"one").unwrap();
+    disk.set_faults(Faults { sync_error_at: Some(disk.syncs()), ..Faults::default() });
+    assert!(storage.sync().is_err());
+    let _ = append(&mut storage, 1, b"two");
+}
+
+/// F16: a plain append costs one sync and about its own bytes; a clean storage costs none.
+#[test]
+fn what_an_append_costs() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    let (syncs, operations, bytes) = (disk.syncs(), disk.operations(), disk.bytes_written());
+    for _ in 0..10 {
+        append(&mut storage, 1, b"a value").unwrap();
+    }
+    assert!(storage.is_dirty());
+    storage.sync().unwrap();
+    assert_eq!((disk.syncs() - syncs, disk.operations() - operations), (1, 2), "one write and one sync");
+    assert_eq!(disk.bytes_written() - bytes, 640);
+    storage.sync().unwrap();
+    assert_eq!(disk.operations() - operations, 2, "nothing was dirty");
+}
+
+/// B19: a commit index that is ahead of the own disk is not written before the disk has the entry.
+#[test]
+fn the_commit_index_never_passes_the_log() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    append_synced(&mut storage, 1, &[b"one"]);
+    append(&mut storage, 1, b"two").unwrap();
+    let hard_state = HardState { term: Term(2), vote: None, commit_index: Index(2) };
+    storage.set_hard_state(hard_state).unwrap();
+    // The second copy, the first slot, its sync, and its copy: then the power goes before the log is written.
+    disk.set_faults(Faults { crash_at: Some(disk.operations() + 4), ..Faults::default() });
+    assert!(storage.sync().is_err());
+    assert_eq!(storage.hard_state(), hard_state);
+    drop(storage);
+    disk.crash_losing_all();
+    let storage = must_open(&disk, 2);
+    assert_eq!(storage.hard_state(), HardState { commit_index: Index(1), ..hard_state });
+    assert_eq!(storage.last_index(), Index(1));
+}
+
+/// B8: what is committed is never removed.
+#[test]
+#[should_panic(expected = "entry 2 is committed and must stay")]
+fn committed_entries_are_not_removed() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    append_synced(&mut storage, 1, &[b"one", b"two", b"three"]);
+    storage.set_hard_state(HardState { term: Term(1), vote: None, commit_index: Index(2) }).unwrap();
+    let _ = storage.truncate_suffix(Index(1));
+}
+
+/// The start counter grows at every start, also when the one before crashed while counting.
+#[test]
+fn the_incarnation_never_repeats() {
+    let disk = SimDisk::default();
+    let mut last = must_open(&disk, 1).incarnation();
+    assert_eq!(last.0, 1);
+    for start in 0..12 {
+        disk.set_faults(Faults { crash_at: Some(disk.operations() + start), ..Faults::default() });
+        let opened = open(&disk, start).map(|(storage, _)| storage.incarnation());
+        disk.crash_losing_all();
+        if let Ok(incarnation) = opened {
+            assert!(incarnation > last);
+            last = incarnation;
+        }
+    }
+    assert!(last.0 > 1);
+}
+
+/// F14: a full disk refuses the spare, then the append; what is there can still be started and read.
+#[test]
+fn a_full_disk() {
+    use keva::storage::SpareProgress;
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    disk.set_faults(Faults { free_bytes: Some(0), ..Faults::default() });
+    assert_eq!(storage.prepare_spare(1 << 20).unwrap(), SpareProgress::DiskFull);
+    let room = storage.free_bytes();
+    append_synced(&mut storage, 1, &[&vec![1; room / 2]]);
+    assert!(storage.free_bytes() < room / 2);
+    let error = append(&mut storage, 1, &vec![1; room / 2]).unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull),
+        "{error}"
+    );
+    drop(storage);
+    let mut storage = must_open(&disk, 2);
+    assert_eq!(storage.last_index(), Index(1));
+    // Space comes back: the spare is made in slices, and beginning a segment uses it up.
+    disk.set_faults(Faults::default());
+    assert_eq!(storage.prepare_spare(5000).unwrap(), SpareProgress::Filling);
+    assert_eq!(storage.prepare_spare(5000).unwrap(), SpareProgress::Ready);
+    assert_eq!(storage.prepare_spare(5000).unwrap(), SpareProgress::Ready);
+    disk.set_faults(Faults { free_bytes: Some(0), ..Faults::default() });
+    append_synced(&mut storage, 1, &[&vec![1; room / 2]]);
+    assert_eq!(contents(&storage).len(), 2);
+}
