@@ -89,9 +89,9 @@ pub const LINGER_BYTES_MAX: usize = 16 << 20;
 pub const LINGER_MS: u64 = 5_000;
 /// A client that sends or takes a body more slowly than this many bytes per second is cut off.
 pub const CLIENT_BYTES_PER_SECOND_MIN: u64 = 1 << 10;
-/// A request's time when `?timeout=` does not say.
+/// A request's time when neither `?timeout=` nor the configuration says.
 pub const REQUEST_TIMEOUT_MS_DEFAULT: u64 = 5_000;
-/// Longest `?timeout=`.
+/// Longest time for a request.
 pub const REQUEST_TIMEOUT_MS_MAX: u64 = 300_000;
 /// A readiness check's time when `?timeout=` does not say: probes give up after a second or more.
 pub const READY_TIMEOUT_MS_DEFAULT: u64 = 900;
@@ -189,6 +189,8 @@ pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
 
+/// Bytes of the next segment's file that are prepared in one turn with nothing else to do.
+pub const SPARE_BYTES_PER_TURN: usize = 256 << 10;
 /// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
 pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
 
@@ -223,19 +225,16 @@ const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * IN_FLIGHT_BYTES_MAX, "replication alone must not reset a link");
-const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
-const _: () = assert!(
-    REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,
-    "a long request line must leave room for headers"
-);
-const _: () =
-    assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
-const _: () = assert!(SEGMENT_BYTES.is_multiple_of(4096), "segments are whole blocks");
 const _: () = assert!(SEGMENT_BYTES >= 4 * LOG_BUFFER_BYTES_MAX, "a segment must take many full buffers");
+const _: () = assert!(WRITES_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX, "the largest value must be writable");
 const _: () = assert!(
     WRITES_IN_FLIGHT_BYTES_MAX < PEER_SEND_BYTES_MAX,
     "re-sending all writes must not reset the link"
 );
+const _: () =
+    assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
+const _: () = assert!(FORWARDS_HELD_BYTES_MAX >= WRITES_IN_FLIGHT_BYTES_MAX, "one busy node must find room");
+const _: () = assert!(FORWARD_BYTES_MAX <= FRAME_BYTES_MAX / 2, "a full Forward must fit in a frame");
 const _: () = assert!(
     SEGMENT_BYTES_MIN <= SEGMENT_BYTES && SEGMENT_BYTES <= SEGMENT_BYTES_MAX,
     "the default must be allowed"
@@ -257,7 +256,10 @@ const _: () = assert!(
     HEAD_TIMEOUT_MS_DEFAULT >= CLIENT_TIMEOUT_MS_MIN && IDLE_TIMEOUT_MS_DEFAULT <= CLIENT_TIMEOUT_MS_MAX,
     "the defaults must be allowed"
 );
+const _: () = assert!(
+    REQUEST_LINE_BYTES_MAX < REQUEST_HEAD_BYTES_MAX,
+    "a long request line must leave room for headers"
+);
 const _: () =
-    assert!(READ_CONTEXTS_ASKED_MAX <= READ_CONTEXTS_MAX, "a leader takes all that one node may ask");
-const _: () = assert!(FORWARDS_HELD_BYTES_MAX >= WRITES_IN_FLIGHT_BYTES_MAX, "one busy node must find room");
-const _: () = assert!(FORWARD_BYTES_MAX <= FRAME_BYTES_MAX / 2, "a full Forward must fit in a frame");
+    assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
+const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");

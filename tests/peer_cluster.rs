@@ -46,7 +46,7 @@ fn run_node<S: Storage>(config: &Config, position: usize, storage: S) -> Result<
         listeners: Listeners::bind(node).unwrap(),
         storage,
         incarnation: Incarnation(1),
-        cluster_id: config.cluster_id(),
+        cluster_id: 7,
         seed: position as u64,
     };
     run(setup, |_| Ok(Housekeeping::Done))

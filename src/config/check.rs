@@ -13,7 +13,7 @@ use super::file::{File, Limits, Node, Scalar, Storage};
 use super::node::NodeConfig;
 use super::settings::{LimitSettings, StorageSettings};
 use super::units::{UnitError, parse_bytes, parse_duration_ms, show_bytes, show_duration_ms};
-use super::{CLUSTER_NAME_DEFAULT, Config, node_id};
+use super::{Config, node_id};
 use crate::limits::{
     CLIENT_CONNECTIONS_MAX, CLIENT_TIMEOUT_MS_MAX, CLIENT_TIMEOUT_MS_MIN, CLUSTER_NAME_BYTES_MAX,
     ELECTION_TIMEOUT_MS_DEFAULT, ELECTION_TIMEOUT_MS_MAX, ELECTION_TIMEOUT_MS_MIN, IDENTITY_BYTES_MAX,
@@ -166,11 +166,14 @@ fn check_name(setting: &'static str, name: &str, longest: usize) -> Result<(), C
     }
 }
 
-fn check_cluster_name(source: &Source<'_>, name: Option<&Spanned<String>>) -> Result<String, ConfigError> {
-    let Some(name) = name else { return Ok(CLUSTER_NAME_DEFAULT.to_owned()) };
+fn check_cluster_name(
+    source: &Source<'_>,
+    name: Option<&Spanned<String>>,
+) -> Result<Option<String>, ConfigError> {
+    let Some(name) = name else { return Ok(None) };
     check_name("cluster", name.get_ref(), CLUSTER_NAME_BYTES_MAX)
         .map_err(|problem| source.error(name.span(), problem))?;
-    Ok(name.get_ref().clone())
+    Ok(Some(name.get_ref().clone()))
 }
 
 fn check_nodes(source: &Source<'_>, tables: &[Spanned<Node>]) -> Result<Vec<NodeConfig>, ConfigError> {

@@ -24,10 +24,8 @@ use crate::limits::{
     HEARTBEATS_PER_ELECTION_TIMEOUT, KEVA_PORT_DEFAULT, USER_PORT_DEFAULT,
 };
 use crate::raft::types::NodeId;
-use crate::util::hash::{fnv1a_64, fnv1a_128};
+use crate::util::hash::fnv1a_64;
 
-/// The cluster's name when the configuration gives none.
-pub const CLUSTER_NAME_DEFAULT: &str = "keva";
 /// The identity of the only node when there is no configuration file: the first of the sample file, whatever the host
 /// is called, so that a container with a new host name still owns its data.
 pub const IDENTITY_DEFAULT: &str = "host1";
@@ -52,8 +50,9 @@ pub struct Settings {
 /// A checked configuration: what keva.toml says, or its defaults.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
-    /// The cluster's name, part of its id.
-    pub cluster: String,
+    /// The cluster's name, from which its id is made at the first start. Without one, the id is made of the nodes'
+    /// identities.
+    pub cluster: Option<String>,
     /// All nodes, in the order of the file: 1 to `NODES_MAX`, with distinct identities, ids and ports.
     pub nodes: Vec<NodeConfig>,
     /// Bounds for clients.
@@ -142,7 +141,7 @@ impl Config {
             wait_time_ms: ELECTION_TIMEOUT_MS_DEFAULT,
         };
         Ok(Config {
-            cluster: CLUSTER_NAME_DEFAULT.to_owned(),
+            cluster: None,
             nodes: vec![node],
             limits: LimitSettings::default(),
             storage: StorageSettings::default(),
@@ -159,21 +158,6 @@ impl Config {
     #[must_use]
     pub fn node_by_id(&self, id: NodeId) -> Option<&NodeConfig> {
         self.nodes.iter().find(|node| node.id == id)
-    }
-
-    /// A number that tells this cluster from every other: made of its name and the identities of its nodes, in any
-    /// order. Nodes that disagree about who the members are must not talk to one another.
-    #[must_use]
-    pub fn cluster_id(&self) -> u128 {
-        let mut identities: Vec<&str> = self.nodes.iter().map(|node| node.identity.as_str()).collect();
-        identities.sort_unstable();
-        let mut bytes = self.cluster.clone().into_bytes();
-        for identity in identities {
-            // No name contains a zero byte, so no two lists of names give the same bytes.
-            bytes.push(0);
-            bytes.extend_from_slice(identity.as_bytes());
-        }
-        fnv1a_128(&bytes)
     }
 
     /// How often a leader says that it is alive, in milliseconds. The same on every node, and often enough for the

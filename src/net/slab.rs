@@ -144,7 +144,8 @@ mod tests {
         assert_eq!(first.index, second.index, "places are used again");
         assert_eq!((slab.get(first), slab.get(second)), (None, Some(&"second")));
         assert_eq!(slab.get_mut(first), None);
-        assert_eq!((slab.remove(first), slab.len()), (None, 1));
+        assert_eq!(slab.remove(first), None);
+        assert_eq!(slab.len(), 1);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::raft::message::Message;
 use crate::raft::raft::Raft;
 use crate::raft::role::{Follower, Role, Transfer};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::NodeId;
+use crate::raft::types::{Index, NodeId};
 use crate::util::time::Millis;
 
 impl<S: Storage> Raft<S> {
@@ -19,9 +19,9 @@ impl<S: Storage> Raft<S> {
             return;
         }
         let alive = leader.progress.iter().filter(|(_, progress)| now - progress.last_contact < timeout);
-        let best = alive
-            .filter(|(_, progress)| !progress.quarantined)
-            .max_by_key(|(_, progress)| progress.match_index());
+        // At the start of a leadership nobody has answered yet, whatever its contact time says.
+        let known = alive.filter(|(_, progress)| !progress.quarantined && progress.match_index() > Index(0));
+        let best = known.max_by_key(|(_, progress)| progress.match_index());
         if let Some((&to, _)) = best {
             leader.transfer = Some(Transfer { to, deadline: now.after(timeout), told: false });
         }

@@ -81,3 +81,70 @@ impl Leadership {
         (self.held_bytes, self.uncommitted_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::types::{Incarnation, NodeId};
+
+    fn id(origin: u64, seq: u64) -> WriteId {
+        WriteId { origin: NodeId(origin), incarnation: Incarnation(1), seq }
+    }
+
+    fn take_all(leadership: &mut Leadership) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while let Some(payload) = leadership.peek_held() {
+            taken.push(payload[0]);
+            leadership.pop_held();
+        }
+        taken
+    }
+
+    /// E8: each origin's writes come in rising order, each once, before and after they were proposed.
+    #[test]
+    fn repeated_and_overtaken_writes_are_dropped() {
+        let mut leadership = Leadership::default();
+        for (origin, seq) in [(2, 1), (2, 2), (2, 1), (3, 1), (2, 5), (2, 4), (2, 5)] {
+            leadership.accept(id(origin, seq), vec![(10 * origin + seq) as u8]);
+        }
+        assert_eq!(take_all(&mut leadership), [21, 22, 31, 25]);
+        leadership.accept(id(2, 5), vec![25]);
+        leadership.accept(id(2, 6), vec![26]);
+        assert_eq!(take_all(&mut leadership), [26]);
+        assert_eq!(leadership.in_flight(), (0, 0));
+    }
+
+    /// What finds no room leaves no trace: it is taken when it comes again.
+    #[test]
+    fn held_writes_are_bounded() {
+        let mut leadership = Leadership::default();
+        let half = FORWARDS_HELD_BYTES_MAX / 2;
+        leadership.accept(id(2, 1), vec![1; half]);
+        leadership.accept(id(2, 2), vec![2; half + 1]);
+        leadership.accept(id(3, 1), vec![3; half]);
+        leadership.accept(id(3, 2), vec![4; 1]);
+        assert_eq!(leadership.in_flight(), (2 * half, 0));
+        assert_eq!(take_all(&mut leadership), [1, 3]);
+        leadership.accept(id(2, 2), vec![2; half + 1]);
+        leadership.accept(id(3, 2), vec![4; 1]);
+        assert_eq!(take_all(&mut leadership), [2, 4]);
+        assert_eq!(leadership.in_flight(), (0, 0));
+    }
+
+    /// I1, I2, I3
+    #[test]
+    fn uncommitted_bytes_are_bounded() {
+        let mut leadership = Leadership::default();
+        assert!(leadership.has_room(2 * UNCOMMITTED_BYTES_MAX), "one always finds room");
+        leadership.on_proposed(Index(5), UNCOMMITTED_BYTES_MAX - 10);
+        assert!(leadership.has_room(10) && !leadership.has_room(11));
+        leadership.on_proposed(Index(6), 10);
+        assert!(leadership.has_room(0) && !leadership.has_room(1), "an empty one costs nothing");
+        leadership.on_committed(Index(4));
+        assert!(!leadership.has_room(1));
+        leadership.on_committed(Index(5));
+        assert!(leadership.has_room(11));
+        leadership.on_committed(Index(9));
+        assert_eq!(leadership.in_flight(), (0, 0));
+    }
+}

@@ -77,7 +77,12 @@ impl Reads {
     }
 
     /// Takes a read in, or refuses it when too much is waiting. `key` is `None` for a barrier.
-    pub(crate) fn add(&mut self, ticket: Ticket, key: Option<String>, deadline: Millis) -> Result<(), NotApplied> {
+    pub(crate) fn add(
+        &mut self,
+        ticket: Ticket,
+        key: Option<String>,
+        deadline: Millis,
+    ) -> Result<(), NotApplied> {
         if self.waiting.len() >= READS_IN_FLIGHT_MAX {
             return Err(NotApplied::Overloaded);
         }
@@ -129,7 +134,9 @@ impl Reads {
 
     /// The leader's answer. Unknown contexts are old ones; they confirm nothing.
     pub(crate) fn confirm(&mut self, context: ReadContext, index: Index) {
-        let Some(position) = self.asked.iter().position(|question| question.context == context) else { return };
+        let Some(position) = self.asked.iter().position(|question| question.context == context) else {
+            return;
+        };
         let question = self.asked.remove(position).expect("just found");
         for (number, read) in self.waiting.range_mut(question.first..=question.last) {
             if read.confirmed.is_none() {

@@ -57,6 +57,8 @@ pub struct Replica<S: Storage> {
     /// Answers found since the last turn's end.
     replies: Vec<Reply>,
     stopping: bool,
+    /// The term in which this node, while stopping, began to hand its leadership over.
+    handed_over_in: Option<Term>,
 }
 
 impl<S: Storage> Replica<S> {
@@ -97,6 +99,7 @@ impl<S: Storage> Replica<S> {
             incarnations: BTreeMap::new(),
             replies: Vec::new(),
             stopping: false,
+            handed_over_in: None,
             raft,
         })
     }
@@ -111,7 +114,7 @@ impl<S: Storage> Replica<S> {
             return Ok(());
         }
         self.raft.step(now, envelope)?;
-        self.on_view(now);
+        self.on_view();
         Ok(())
     }
 
@@ -129,7 +132,7 @@ impl<S: Storage> Replica<S> {
             self.raft.handle_peer_lost(now, peer);
         }
         self.raft.handle_peer_connected(peer);
-        self.on_view(now);
+        self.on_view();
         if self.raft.leader() == Some(peer) {
             self.writes.offer_again();
             self.reads.ask_again();
@@ -139,7 +142,7 @@ impl<S: Storage> Replica<S> {
     /// The peer's process is known to have ended: its link broke and a new connection was refused.
     pub fn handle_peer_lost(&mut self, now: Millis, peer: NodeId) {
         self.raft.handle_peer_lost(now, peer);
-        self.on_view(now);
+        self.on_view();
     }
 
     /// Takes a client's request. The answer comes, with the same ticket, in some later [`TurnOutput`], perhaps this
@@ -186,7 +189,7 @@ impl<S: Storage> Replica<S> {
     /// When the storage fails.
     pub fn handle_deadline(&mut self, now: Millis) -> Result<(), StorageError> {
         self.raft.handle_deadline(now)?;
-        self.on_view(now);
+        self.on_view();
         self.reads.maybe_ask_again(now);
         Ok(())
     }
@@ -229,7 +232,8 @@ impl<S: Storage> Replica<S> {
         for (context, index) in synced.reads {
             self.reads.confirm(context, index);
         }
-        self.on_view(now);
+        self.on_view();
+        self.maybe_hand_over(now);
         self.leadership.on_committed(self.raft.commit_index());
         self.committed = self.committed.max(synced.committed);
         self.apply_committed()?;
@@ -246,15 +250,16 @@ impl<S: Storage> Replica<S> {
     /// Begins a clean stop: hands leadership over, refuses new requests, and lets the waiting ones end.
     pub fn start_shutdown(&mut self, now: Millis) {
         self.stopping = true;
-        self.raft.transfer_leadership(now);
-        self.on_view(now);
+        self.maybe_hand_over(now);
     }
 
     /// After [`Replica::start_shutdown`]: no client waits, and leadership is handed over or could not be.
     #[must_use]
     pub fn is_shut_down(&self) -> bool {
         let waits = self.writes.has_clients() || self.reads.in_flight() > 0 || !self.replies.is_empty();
-        self.stopping && !waits && !self.raft.is_transferring()
+        let keeps_office = self.raft.is_leader()
+            && (self.handed_over_in != Some(self.raft.term()) || self.raft.is_transferring());
+        self.stopping && !waits && !keeps_office
     }
 
     /// The last act of a clean stop: notes durably how far the log is committed.
@@ -320,7 +325,7 @@ impl<S: Storage> Replica<S> {
 
     /// After anything that may have changed the term or the leader: what was offered to or asked from an earlier
     /// leader may be lost, and a leadership's books are only good for that leadership.
-    fn on_view(&mut self, now: Millis) {
+    fn on_view(&mut self) {
         let view = (self.raft.term(), self.raft.leader());
         if view == self.view {
             return;
@@ -329,9 +334,23 @@ impl<S: Storage> Replica<S> {
         self.writes.offer_again();
         self.reads.ask_again();
         self.leadership.clear();
-        if self.stopping && self.raft.is_leader() {
+    }
+
+    /// A stopping leader hands over, once in a term, also when it was elected after the stop began. It waits until it
+    /// has committed in its term: only then does it know which of the others are there to take over.
+    fn maybe_hand_over(&mut self, now: Millis) {
+        let term = self.raft.term();
+        if self.stopping && self.has_committed_in_term() && self.handed_over_in != Some(term) {
+            self.handed_over_in = Some(term);
             self.raft.transfer_leadership(now);
         }
+    }
+
+    /// Whether this node leads and the entry that opened its term is committed, and with it all that its predecessors
+    /// left.
+    fn has_committed_in_term(&self) -> bool {
+        let commit_term = self.raft.storage().term(self.raft.commit_index());
+        self.raft.is_leader() && commit_term == Some(self.raft.term())
     }
 
     /// Other nodes' writes. A node that is not the leader drops them: passing them on could send them in circles, and
@@ -353,16 +372,10 @@ impl<S: Storage> Replica<S> {
         }
     }
 
-    /// Whether a leader may append. A new one waits until the entry that opened its term is committed, and with it
-    /// all that its predecessors left: so what is not committed stays bounded over any number of elections.
-    fn may_propose(&self) -> bool {
-        let commit_term = self.raft.storage().term(self.raft.commit_index());
-        self.raft.is_leader() && !self.raft.is_transferring() && commit_term == Some(self.raft.term())
-    }
-
-    /// Proposes what waits, own and forwarded writes by turns, as far as there is room.
+    /// Proposes what waits, own and forwarded writes by turns, as far as there is room. A new leader waits until all
+    /// that it inherited is committed: so what is not committed stays bounded over any number of elections.
     fn propose_waiting(&mut self, now: Millis) -> Result<(), StorageError> {
-        if !self.may_propose() {
+        if !self.has_committed_in_term() || self.raft.is_transferring() {
             return Ok(());
         }
         loop {

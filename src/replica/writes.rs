@@ -56,7 +56,12 @@ impl Writes {
     }
 
     /// Takes a write in, or refuses it when too much is waiting. A single one always finds room.
-    pub(crate) fn add(&mut self, ticket: Ticket, command: &Command, deadline: Millis) -> Result<(), NotApplied> {
+    pub(crate) fn add(
+        &mut self,
+        ticket: Ticket,
+        command: &Command,
+        deadline: Millis,
+    ) -> Result<(), NotApplied> {
         let seq = self.last_seq + 1;
         let id = WriteId { origin: self.origin, incarnation: self.incarnation, seq };
         // First without the cost of encoding: refusing has to be cheap.
@@ -128,7 +133,12 @@ impl Writes {
 
     /// The entry with this number was applied. `outcome` is what came of it, `None` when the state machine skipped
     /// it. Answers it, and every waiting write before it: those were overtaken for good.
-    pub(crate) fn on_applied(&mut self, seq: u64, outcome: Option<Outcome>, mut answer: impl FnMut(Ticket, Outcome)) {
+    pub(crate) fn on_applied(
+        &mut self,
+        seq: u64,
+        outcome: Option<Outcome>,
+        mut answer: impl FnMut(Ticket, Outcome),
+    ) {
         while let Some((&oldest, _)) = self.waiting.range(..=seq).next() {
             let ticket = self.remove(oldest);
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);

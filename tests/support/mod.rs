@@ -1,6 +1,17 @@
 //! What several tests share.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
+pub mod cluster;
+pub mod failover;
+pub mod history;
+pub mod history_client;
+pub mod http_client;
+pub mod http_message;
+pub mod linearizability;
+pub mod loopback;
 pub mod memory_storage;
+pub mod node_process;
 pub mod sim_region;
 pub mod storage_fixture;
+pub mod witness;
+pub mod workload;

@@ -11,8 +11,8 @@ use crate::net::client::ClientLimits;
 use crate::net::event_loop::listeners::Listeners;
 use crate::net::peer::PeerSettings;
 use crate::net::peer::greeting::Identity;
-use crate::raft::storage::StorageError;
 use crate::raft::types::Incarnation;
+use crate::replica::io::StorageError;
 use crate::replica::replica::ReplicaConfig;
 use crate::util::hash::fnv1a_64;
 
@@ -131,7 +131,7 @@ impl<S> NodeSetup<'_, S> {
         ClientLimits {
             value_bytes_max: limits.value_bytes_max,
             head_ms: limits.head_timeout_ms,
-            stall_ms: limits.body_timeout_ms,
+            stall_ms: limits.stall_timeout_ms,
             idle_ms: limits.idle_timeout_ms,
         }
     }

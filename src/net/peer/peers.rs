@@ -186,8 +186,8 @@ impl Peers {
     /// Takes what the poll reports about a link. Reading itself waits for [`Peers::read`].
     pub fn handle_event(&mut self, now: Millis, key: Key, event: &Event) {
         let Some(link) = self.links.get_mut(key).filter(|link| !link.is_closing) else { return };
-        let can_write = event.is_writable() || event.is_error() || event.is_write_closed();
-        if can_write && let Err(error) = link.handle_writable().and_then(|()| link.flush()) {
+        let may_write = event.is_writable() || event.is_error() || event.is_write_closed();
+        if may_write && let Err(error) = link.handle_writable().and_then(|()| link.flush()) {
             // What the peer said before it closed counts: it may be the reason.
             self.read_link(now, key);
             self.fail(now, key, error);

@@ -1,0 +1,97 @@
+//! Measures a cluster of three nodes on this machine: throughput, latency, idle cost, pauses when the leader goes, size.
+//!
+//! `scripts/bench.sh` builds and runs it. The figures are those of one machine that runs the nodes and the clients.
+
+#![allow(unreachable_pub, reason = "modules of one program")]
+
+mod disk;
+mod generator;
+mod scenarios;
+#[path = "../support/mod.rs"]
+mod support;
+mod table;
+mod usage;
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+/// One part of the report.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Part {
+    /// Writes and reads per second over many connections, and what they cost.
+    Throughput,
+    /// One connection, one write after the other, against the disk's own speed.
+    Latency,
+    /// Processor, disk and messages when nobody asks for anything.
+    Idle,
+    /// Pauses of clients when the leader is killed and when it is asked to stop.
+    Failover,
+    /// The program on disk and in memory.
+    Size,
+}
+
+/// Measures a cluster of three Keva nodes on this machine and prints a report.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "bench.sh", version)]
+struct Options {
+    /// Only these parts of the report
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
+    only: Vec<Part>,
+    /// Seconds per throughput and latency measurement
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Seconds without requests for the idle measurement
+    #[arg(long, default_value_t = 60)]
+    idle_seconds: u64,
+    /// Client connections
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+    /// Length of the values in bytes
+    #[arg(long, default_value_t = 256)]
+    value_bytes: usize,
+    /// How often the leader is killed, and how often it is asked to stop
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// The nodes keep their data in a scratch directory in here; its file system is what is measured
+    #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
+    directory: PathBuf,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() {
+    let options = Options::parse();
+    if !options.bench {
+        // `cargo test --all-targets` runs benchmarks too, to see that they start.
+        return;
+    }
+    println!("{}", machine());
+    for part in &options.only {
+        match part {
+            Part::Throughput => scenarios::throughput(&options),
+            Part::Latency => scenarios::latency(&options),
+            Part::Idle => scenarios::idle(&options),
+            Part::Failover => scenarios::failover(&options),
+            Part::Size => scenarios::size(&options),
+        }
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    println!("\nMade with: scripts/bench.sh {}", arguments.join(" "));
+}
+
+/// The machine in a line.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let system = rustix::system::uname();
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    format!(
+        "Keva {} on {cores} cores ({}), {} {}",
+        env!("CARGO_PKG_VERSION"),
+        model.trim_start_matches(['\t', ' ', ':']),
+        system.sysname().to_string_lossy(),
+        system.release().to_string_lossy()
+    )
+}
