@@ -261,7 +261,10 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
     /// The clean stop is over, or its time.
     pub(super) fn is_done(&self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
-        (self.replica.is_shut_down() && self.clients.is_empty()) || stop_by <= self.clock.now()
+        // With no peer to be reached, nobody is there to take leadership over.
+        let is_handed_over =
+            self.replica.is_shut_down() || !self.peers.status().any(|peer| peer.is_connected);
+        (is_handed_over && self.clients.is_empty()) || stop_by <= self.clock.now()
     }
 
     /// After the last turn.
