@@ -240,7 +240,10 @@ impl<S: Storage> Raft<S> {
     /// When [`handle_deadline`](Raft::handle_deadline) is due. The start of time when a sync has left work behind.
     #[must_use]
     pub fn next_deadline(&self) -> Millis {
-        if self.storage.is_dirty() || !self.outbox.is_empty() || !self.outbox_after_sync.is_empty() {
+        let is_waiting = !self.outbox.is_empty()
+            || !self.outbox_after_sync.is_empty()
+            || !self.confirmed_reads.is_empty();
+        if is_waiting || self.storage.is_dirty() {
             return Millis(0);
         }
         match &self.role {
