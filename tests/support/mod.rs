@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(unreachable_pub, reason = "shared by several binaries, so public within each")]
 
+pub mod lone_node;
 pub mod memory_storage;
 pub mod raft_checks;
 pub mod raft_cluster;

@@ -12,7 +12,9 @@ use keva::util::time::Millis;
 
 use super::memory_storage::MemoryStorage;
 use super::raft_checks::Checks;
-use super::raft_text::{entry_bytes, entry_text, envelope_text, kind, parse_envelope};
+use super::raft_text::{
+    entry_bytes, envelope_text, hard_state_text, kind, log_text, parse_envelope, role_text, status_text,
+};
 
 /// T of every node, in milliseconds.
 pub const ELECTION_TIMEOUT_MS: u64 = 1000;
@@ -147,11 +149,6 @@ impl Cluster {
     pub fn running(&self) -> Vec<NodeId> {
         let running = self.nodes.iter().filter(|(_, node)| matches!(node.process, Process::Running(_)));
         running.map(|(id, _)| *id).collect()
-    }
-
-    /// The time.
-    pub fn now(&self) -> Millis {
-        self.now
     }
 
     /// A running node.
@@ -483,50 +480,15 @@ impl Cluster {
 
     /// One line about a node.
     pub fn status(&self, id: NodeId) -> String {
-        let raft = match &self.nodes.get(&id).expect("the node exists").process {
-            Process::Running(raft) => raft,
-            Process::Crashed(disk) => {
-                let HardState { term, vote, commit_index } = disk.durable_hard_state();
-                let vote = vote.map_or("-".into(), |vote| vote.to_string());
-                let last = disk.durable_last_index();
-                return format!("{id}: down, term {term}, vote {vote}, last {last}, commit {commit_index}");
-            }
-        };
-        let vote = raft.vote().map_or("-".into(), |vote| vote.to_string());
-        let (last, synced, commit) = (raft.last_index(), raft.synced_index(), raft.commit_index());
-        let role = role_text(raft.role(), raft.term(), raft.leader());
-        let mut line = format!("{id}: {role}, vote {vote}, last {last}, synced {synced}, commit {commit}");
-        for (peer, progress) in raft.peers() {
-            let mode = if progress.is_replicating() { "replicate" } else { "probe" };
-            let paused = if progress.is_paused() { " paused" } else { "" };
-            let (matched, next) = (progress.match_index(), progress.next_index());
-            line.push_str(&format!("; {peer} match {matched} next {next} {mode}{paused}"));
+        match &self.nodes.get(&id).expect("the node exists").process {
+            Process::Running(raft) => status_text(raft),
+            Process::Crashed(disk) => format!("{id}: down, {}", hard_state_text(&disk.durable_hard_state())),
         }
-        line
     }
 
-    /// One line about a node's log: committed entries before the bar, a tilde behind what is not durable yet.
+    /// One line about a node's log.
     pub fn log(&self, id: NodeId) -> String {
-        let raft = self.raft(id);
-        let storage = raft.storage();
-        let first = storage.snapshot_id().index.next();
-        let texts = |low: Index, high: Index| {
-            let text = |index| {
-                let entry = storage.entry(Index(index)).expect("memory does not fail");
-                format!("{}{}", entry_text(entry), if Index(index) > raft.synced_index() { "~" } else { "" })
-            };
-            (low.0..=high.0).map(text).collect::<Vec<String>>().join(", ")
-        };
-        let commit = raft.commit_index();
-        let (known, rest) = (texts(first, commit), texts(commit.next().max(first), raft.last_index()));
-        format!("{id}: {known} | {rest}").trim_end().to_string()
-    }
-}
-
-fn role_text(role: RoleName, term: Term, leader: Option<NodeId>) -> String {
-    match leader {
-        Some(leader) if role == RoleName::Follower => format!("follower of {leader}, term {term}"),
-        _ => format!("{}, term {term}", role.as_str()),
+        log_text(self.raft(id))
     }
 }
 
@@ -542,7 +504,7 @@ impl Node {
         let Process::Running(raft) = &self.process else { return };
         let state = (raft.role(), raft.term(), raft.leader());
         if self.noted.replace(state).is_some_and(|noted| noted != state) {
-            lines.push(format!("{}: {}", raft.id(), role_text(state.0, state.1, state.2)));
+            lines.push(format!("{}: {}", raft.id(), role_text(raft)));
         }
         if std::mem::replace(&mut self.noted_commit, raft.commit_index()) != raft.commit_index() {
             lines.push(format!("{}: commit {}", raft.id(), raft.commit_index()));

@@ -9,7 +9,9 @@
 
 use keva::raft::entry::{Entries, Entry, EntryKind, encode_entry};
 use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound};
-use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::raft::raft::Raft;
+use keva::raft::storage::Storage;
+use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
 
 /// Payloads longer than this are shown as their length.
 const PAYLOAD_SHOWN_MAX: usize = 32;
@@ -80,6 +82,49 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         Message::Forward { payloads } => format!(" payloads={}", payloads.len()),
     };
     format!("{from}@{term} -> {to} {}{fields}", kind(message))
+}
+
+/// What a node is: `leader, term 2`, `follower of n1, term 2`.
+pub fn role_text<S: Storage>(raft: &Raft<S>) -> String {
+    match (raft.role(), raft.leader()) {
+        (RoleName::Follower, Some(leader)) => format!("follower of {leader}, term {}", raft.term()),
+        (role, _) => format!("{}, term {}", role.as_str(), raft.term()),
+    }
+}
+
+/// One line about a node, with what it knows of each peer when it leads.
+pub fn status_text<S: Storage>(raft: &Raft<S>) -> String {
+    let vote = raft.vote().map_or("-".into(), |vote| vote.to_string());
+    let (last, synced, commit) = (raft.last_index(), raft.synced_index(), raft.commit_index());
+    let (id, role) = (raft.id(), role_text(raft));
+    let mut line = format!("{id}: {role}, vote {vote}, last {last}, synced {synced}, commit {commit}");
+    for (peer, progress) in raft.peers() {
+        let mode = if progress.is_replicating() { "replicate" } else { "probe" };
+        let paused = if progress.is_paused() { " paused" } else { "" };
+        let (matched, next) = (progress.match_index(), progress.next_index());
+        line.push_str(&format!("; {peer} match {matched} next {next} {mode}{paused}"));
+    }
+    line
+}
+
+/// What a disk remembers.
+pub fn hard_state_text(hard_state: &HardState) -> String {
+    let vote = hard_state.vote.map_or("-".into(), |vote| vote.to_string());
+    format!("term {}, vote {vote}, commit {}", hard_state.term, hard_state.commit_index)
+}
+
+/// One line about a node's log: committed entries before the bar, a tilde behind what is not durable yet.
+pub fn log_text<S: Storage>(raft: &Raft<S>) -> String {
+    let storage = raft.storage();
+    let first = storage.snapshot_id().index.next();
+    let text = |index| {
+        let entry = storage.entry(Index(index)).expect("memory does not fail");
+        format!("{}{}", entry_text(entry), if Index(index) > raft.synced_index() { "~" } else { "" })
+    };
+    let texts = |low: Index, high: Index| (low.0..=high.0).map(text).collect::<Vec<String>>().join(", ");
+    let behind_commit = raft.commit_index().next().max(first);
+    let (known, rest) = (texts(first, raft.commit_index()), texts(behind_commit, raft.last_index()));
+    format!("{}: {known} | {rest}", raft.id()).trim_end().to_string()
 }
 
 /// The envelope that [`envelope_text`] prints like this.
