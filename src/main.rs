@@ -41,16 +41,19 @@ fn main() -> ExitCode {
     run_node(&settings)
 }
 
-/// Runs the node until it is asked to stop. Nothing is left half started: ports are taken and files are checked before
-/// the first message is sent.
+/// Runs the node until it is asked to stop. Nothing is left half started: the directory is locked, then ports are
+/// taken, then files are recovered, and only then the first message is sent.
 fn run_node(settings: &Settings) -> ExitCode {
-    // Before the ports: a node that is started twice is told which process holds its directory.
-    let storage = match open_storage(settings) {
-        Ok(storage) => storage,
+    let directory = match DataDir::open(&settings.working_directory) {
+        Ok(directory) => directory,
         Err(error) => return fail(EXIT_USAGE, &error),
     };
     let listeners = match Listeners::bind(&settings.node) {
         Ok(listeners) => listeners,
+        Err(error) => return fail(EXIT_USAGE, &error),
+    };
+    let storage = match open_storage(settings, directory) {
+        Ok(storage) => storage,
         Err(error) => return fail(EXIT_USAGE, &error),
     };
     let setup = NodeSetup {
@@ -69,8 +72,7 @@ fn run_node(settings: &Settings) -> ExitCode {
     }
 }
 
-fn open_storage(settings: &Settings) -> Result<LogStorage<DataDir>, StorageError> {
-    let directory = DataDir::open(&settings.working_directory)?;
+fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<DataDir>, StorageError> {
     let options = StorageOptions {
         membership: Membership {
             node: settings.node.id,

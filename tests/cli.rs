@@ -174,8 +174,7 @@ fn flags_and_variables_choose_the_node() {
             .env("KEVA_WORKING_DIRECTORY", "data2"),
         1,
     );
-    for part in
-        [" INFO  keva: ", "node host2 (n", "one of 2 in", "clients on 127.0.0.1:28381", "data in data2"]
+    for part in [" INFO  keva: ", "node host2 (n", "one of 2,", "clients on 127.0.0.1:28381", "data in data2"]
     {
         assert!(lines[0].contains(part), "{lines:?} lacks {part}");
     }
@@ -185,7 +184,7 @@ fn flags_and_variables_choose_the_node() {
 fn without_a_file_one_node_starts_and_a_file_nearby_is_pointed_out() {
     let directory = scratch();
     let lines = first_lines(&mut keva(directory.path()), 1);
-    for part in ["node host1 ", "one of 1 in", "clients on 127.0.0.1:8380", "data in ./keva-data"] {
+    for part in ["node host1 ", "one of 1,", "clients on 127.0.0.1:8380", "data in ./keva-data"] {
         assert!(lines[0].contains(part), "{lines:?} lacks {part}");
     }
     std::fs::write(directory.path().join("keva.toml"), CONFIG).expect("written");

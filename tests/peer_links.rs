@@ -1,8 +1,10 @@
 //! Peer links over loopback sockets: several nodes' tables of peers, each with a poll of its own, in one thread.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
+use keva::limits::PEER_GREETINGS_MAX;
 use keva::net::event_loop::clock::Clock;
 use keva::net::event_loop::source::Source;
 use keva::net::listener::Listener;
@@ -264,13 +266,13 @@ fn another_cluster_is_kept_out() {
 /// I10: connections that say nothing, or nonsense, keep no member out and do not pile up.
 #[test]
 fn silent_and_noisy_strangers_do_not_keep_members_out() {
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     let mut nodes = cluster(2);
     let (ports, old) = (ports_of(&nodes), nodes.remove(1));
     drop(old);
     let target = nodes[0].listener.local_address();
     let mut strangers = Vec::new();
-    for number in 0..3 * keva::limits::PEER_GREETINGS_MAX {
+    for number in 0..3 * PEER_GREETINGS_MAX {
         let mut stranger = std::net::TcpStream::connect(target).unwrap();
         if number % 2 == 0 {
             stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -278,6 +280,17 @@ fn silent_and_noisy_strangers_do_not_keep_members_out() {
         strangers.push(stranger);
         nodes[0].turn();
     }
+    nodes[0].turn();
+    strangers.iter().for_each(|stranger| stranger.set_nonblocking(true).unwrap());
+    let is_open = |stranger: &&std::net::TcpStream| {
+        let mut stranger = *stranger;
+        // Noisy ones are told why they are refused.
+        while stranger.read(&mut [0; 1024]).is_ok_and(|count| count > 0) {}
+        stranger.read(&mut [0; 1]).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    // The last noisy one may have taken a silent one's place before it was refused.
+    let open = strangers.iter().filter(is_open).count();
+    assert!((PEER_GREETINGS_MAX - 1..=PEER_GREETINGS_MAX).contains(&open), "{open} silent strangers");
     let members = [ports[0].0, ports[1].0];
     nodes.push(Node::start(listen(ports[1].1), identity(ports[1].0, &members, 2), &ports));
     run_until(&mut nodes, "the member", |nodes| nodes[1].is_connected_to(ports[0].0));

@@ -69,7 +69,7 @@ fn the_examples_print_what_the_readme_says() {
         script.push_str(&format!("echo '#{number}'\n{}\necho\n", example.command));
     }
     for node in 0..3 {
-        script = script.replace(&format!("localhost:838{node}"), &cluster.user_address(node).to_string());
+        script = script.replace(&format!("localhost:838{node}"), &cluster.client_address(node).to_string());
     }
     let output = shell(&script, scratch.path());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

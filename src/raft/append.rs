@@ -50,6 +50,7 @@ impl<S: Storage> Raft<S> {
         }
         let verified = if entries.is_empty() { prev.index } else { last.index };
         self.append_missing(from, entries)?;
+        self.verified_index = self.verified_index.max(verified);
         self.commit_index = self.commit_index.max(commit_index.min(verified));
         let outcome = AppendOutcome::Accepted { match_index: verified };
         self.send(from, Message::AppendEntriesResponse { outcome });
@@ -95,8 +96,9 @@ impl<S: Storage> Raft<S> {
     }
 
     pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit_index: Index, round: ReadRound) {
-        // The leader never names more than this node has acknowledged; the bound guards against one that does.
-        self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
+        // The leader names only what this node has acknowledged in this term. If the disk went back in time since,
+        // what stands there may be other entries, so only what this process has compared counts.
+        self.commit_index = self.commit_index.max(commit_index.min(self.verified_index));
         self.send(from, Message::HeartbeatResponse { round });
     }
 

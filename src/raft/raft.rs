@@ -71,6 +71,8 @@ pub struct Raft<S: Storage> {
     /// As written; durable up to `synced_term`.
     pub(super) hard_state: HardState,
     pub(super) commit_index: Index,
+    /// This process has compared its log with that of the current term's leader up to here.
+    pub(super) verified_index: Index,
     /// The log is durable here up to this entry.
     pub(super) synced_index: Index,
     pub(super) synced_term: Term,
@@ -119,6 +121,7 @@ impl<S: Storage> Raft<S> {
             role: Role::Follower(Follower { leader: None }),
             hard_state,
             commit_index,
+            verified_index: Index(0),
             synced_index: last_index,
             synced_term: hard_state.term,
             election_deadline: now,
@@ -240,11 +243,9 @@ impl<S: Storage> Raft<S> {
     /// When [`handle_deadline`](Raft::handle_deadline) is due. The start of time when a sync has left work behind.
     #[must_use]
     pub fn next_deadline(&self) -> Millis {
-        if self.storage.is_dirty()
-            || !self.outbox.is_empty()
-            || !self.outbox_after_sync.is_empty()
-            || !self.confirmed_reads.is_empty()
-        {
+        let is_waiting =
+            !self.outbox.is_empty() || !self.outbox_after_sync.is_empty() || !self.confirmed_reads.is_empty();
+        if is_waiting || self.storage.is_dirty() {
             return Millis(0);
         }
         match &self.role {
@@ -428,6 +429,9 @@ impl<S: Storage> Raft<S> {
 
     /// Term and vote are one record. The commit index goes along as far as it is durable here.
     pub(super) fn set_hard_state(&mut self, term: Term, vote: Option<NodeId>) -> Result<(), StorageError> {
+        if term > self.term() {
+            self.verified_index = Index(0);
+        }
         self.hard_state = HardState { term, vote, commit_index: self.commit_index.min(self.synced_index) };
         self.storage.set_hard_state(self.hard_state)
     }

@@ -3,6 +3,7 @@
 use crate::kv::command::Command;
 pub use crate::kv::store::Item;
 use crate::raft::message::Envelope;
+pub use crate::raft::storage::{Storage, StorageError};
 pub use crate::raft::types::RoleName;
 use crate::raft::types::{Index, NodeId, Term};
 use crate::util::time::Millis;

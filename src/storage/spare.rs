@@ -2,12 +2,18 @@
 //!
 //! The file is filled with zeros although the file system has allocated its space already: the first write to merely
 //! allocated blocks makes the file system note that they are in use, which doubles the time of a sync.
+//!
+//! It is filled page by page. A large write makes Linux keep the file in large folios, and then every small append
+//! counts, and on some paths is written, as a whole folio.
 
 use std::io;
 
 use crate::raft::storage::StorageError;
 use crate::storage::directory::{Directory, io_error};
-use crate::storage::region::{CHUNK_BYTES, Region};
+use crate::storage::region::Region;
+
+/// Bytes of one write while filling: a page of the page cache.
+const FILL_BYTES: usize = 4096;
 
 /// What the file is called until it becomes a segment.
 pub(crate) const SPARE_NAME: &str = "spare.tmp";
@@ -97,7 +103,7 @@ impl<R: Region> SpareFile<R> {
     fn fill(&mut self, budget: usize) -> io::Result<usize> {
         let end = self.region.size().min(self.filled.saturating_add(budget));
         let start = self.filled;
-        let zeros = vec![0; CHUNK_BYTES.min(end - start)];
+        let zeros = [0; FILL_BYTES];
         while self.filled < end {
             let len = zeros.len().min(end - self.filled);
             self.region.write_at(self.filled, &zeros[..len])?;

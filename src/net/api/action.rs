@@ -7,13 +7,14 @@ use crate::replica::io::Request;
 
 /// What a complete request asks of the node. Whatever needs nothing of the node is answered by the connection itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "almost every action is the large one, and none is kept")]
 pub enum Action {
     /// Give the request to the replica; [`super::render()`] makes the response out of its reply.
     Submit {
         /// For `Replica::submit`.
         request: Request,
-        /// The request's deadline is this many milliseconds from now.
-        timeout_ms: u64,
+        /// The request's deadline is this many milliseconds from now; without it, the node's usual time.
+        timeout_ms: Option<u64>,
         /// For [`super::render()`].
         render: Render,
     },

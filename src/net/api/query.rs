@@ -62,18 +62,20 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// `timeout` in milliseconds.
+    /// `timeout` in milliseconds, `None` when it is not given.
     ///
     /// # Errors
     /// It is not a duration or out of bounds.
-    pub fn timeout_ms(&self, default_ms: u64) -> Result<u64, Problem> {
-        let Some(text) = self.get("timeout") else { return Ok(default_ms) };
-        parse_duration_ms(text).filter(|ms| (1..=REQUEST_TIMEOUT_MS_MAX).contains(ms)).ok_or_else(|| {
-            let most = REQUEST_TIMEOUT_MS_MAX / 60_000;
-            bad_parameter(format!(
-                "timeout must be like 500ms, 5s or 2m, from 1ms to {most}m, not \"{text}\""
-            ))
-        })
+    pub fn timeout_ms(&self) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get("timeout") else { return Ok(None) };
+        parse_duration_ms(text).filter(|ms| (1..=REQUEST_TIMEOUT_MS_MAX).contains(ms)).map(Some).ok_or_else(
+            || {
+                let most = REQUEST_TIMEOUT_MS_MAX / 60_000;
+                bad_parameter(format!(
+                    "timeout must be like 500ms, 5s or 2m, from 1ms to {most}m, not \"{text}\""
+                ))
+            },
+        )
     }
 }
 
@@ -131,16 +133,16 @@ mod tests {
     fn parameters_are_known_given_once_and_decoded() {
         const KNOWN: &[&str] = &["timeout", "delete"];
         let query = Query::parse("&&timeout=5%73&delete&", KNOWN).unwrap();
-        assert_eq!(query.timeout_ms(1), Ok(5_000));
+        assert_eq!(query.timeout_ms(), Ok(Some(5_000)));
         assert_eq!(query.flag("delete"), Ok(true));
-        assert_eq!(Query::parse("", KNOWN).unwrap().timeout_ms(7), Ok(7));
+        assert_eq!(Query::parse("", KNOWN).unwrap().timeout_ms(), Ok(None));
         let error = Query::parse("ttl=30s", KNOWN).unwrap_err();
         assert_eq!(error.detail, "unknown query parameter \"ttl\"; known for this request: timeout, delete");
         for bad in ["timeout=1s&timeout=1s", "t%", "timeout=%zz", "Timeout=1s", "timeout+=1s", "=", "=1"] {
             assert!(Query::parse(bad, KNOWN).is_err(), "{bad}");
         }
         for bad in ["timeout", "timeout=0s", "timeout=6m", "timeout=5"] {
-            assert!(Query::parse(bad, KNOWN).unwrap().timeout_ms(1).is_err(), "{bad}");
+            assert!(Query::parse(bad, KNOWN).unwrap().timeout_ms().is_err(), "{bad}");
         }
         assert!(Query::parse("delete=0", KNOWN).unwrap().flag("delete").is_err());
     }

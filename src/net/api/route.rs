@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::kv::command::{Command, Condition};
-use crate::limits::{READY_TIMEOUT_MS_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT};
+use crate::limits::READY_TIMEOUT_MS_DEFAULT;
 use crate::net::api::action::{Action, Render, StatusPage};
 use crate::net::api::condition::{condition, if_match, if_none_match};
 use crate::net::api::content_type::stored_content_type;
@@ -38,7 +38,7 @@ pub struct PutPlan {
     key: String,
     content_type: Option<String>,
     condition: Condition,
-    timeout_ms: u64,
+    timeout_ms: Option<u64>,
 }
 
 impl PutPlan {
@@ -79,12 +79,12 @@ pub fn route(head: &RequestHead<'_, '_>, length: BodyLength) -> Result<Plan, Pro
     }
     let known: &[&str] = if target.path == "/readyz" { &["timeout", "verbose"] } else { &["timeout"] };
     let query = Query::parse(target.query, known)?;
-    query.timeout_ms(REQUEST_TIMEOUT_MS_DEFAULT)?;
+    query.timeout_ms()?;
     page(&query)
 }
 
 fn ready(query: &Query<'_>) -> Result<Plan, Problem> {
-    let timeout_ms = query.timeout_ms(READY_TIMEOUT_MS_DEFAULT)?;
+    let timeout_ms = query.timeout_ms()?.or(Some(READY_TIMEOUT_MS_DEFAULT));
     let render = Render::Ready { verbose: query.flag("verbose")? };
     Ok(Plan::Call(Action::Submit { request: Request::Barrier, timeout_ms, render }))
 }
@@ -122,7 +122,7 @@ fn read(head: &RequestHead<'_, '_>, key: &str, query: &str) -> Result<Plan, Prob
         Some("404") => Some(key.clone()),
         Some(other) => return Err(bad_parameter(format!("missing must be 404, not \"{other}\""))),
     };
-    let timeout_ms = query.timeout_ms(REQUEST_TIMEOUT_MS_DEFAULT)?;
+    let timeout_ms = query.timeout_ms()?;
     let render =
         Render::Read { missing_is_error, if_match: if_match(head)?, if_none_match: if_none_match(head)? };
     Ok(Plan::Call(Action::Submit { request: Request::Read { key, consistency }, timeout_ms, render }))
@@ -135,7 +135,7 @@ fn put(
     length: BodyLength,
 ) -> Result<Plan, Problem> {
     let key = parse_key(key)?;
-    let timeout_ms = query.timeout_ms(REQUEST_TIMEOUT_MS_DEFAULT)?;
+    let timeout_ms = query.timeout_ms()?;
     check_write(head)?;
     check_whole_body(head)?;
     if length == BodyLength::None {
@@ -149,7 +149,7 @@ fn put(
 
 fn delete(head: &RequestHead<'_, '_>, key: &str, query: &Query<'_>) -> Result<Plan, Problem> {
     let key = parse_key(key)?;
-    let timeout_ms = query.timeout_ms(REQUEST_TIMEOUT_MS_DEFAULT)?;
+    let timeout_ms = query.timeout_ms()?;
     check_write(head)?;
     let condition = condition(head, query)?;
     let render = Render::Write { is_put: false, condition: describe(&key, &condition) };

@@ -31,8 +31,10 @@ struct Slot {
 
 /// The queue of requests that wait for their response, and the bytes of those that have it.
 ///
+/// ```text
 ///     slots    [r7: answered] [r6: answered] [r5: waiting]   <- r6 and r7 must not overtake r5
 ///     output   head of r4, then `body`                       <- lent to the socket
+/// ```
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     slots: VecDeque<Slot>,

@@ -1,13 +1,15 @@
 //! One client's socket and the connection behind it.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::net::api::Action;
 use crate::net::client::{Call, ClientConnection};
-use crate::replica::io::Ticket;
+use crate::replica::io::{Request, Ticket};
 use crate::util::time::Millis;
 
 /// The socket is of no more use: reset, or closed in both directions.
@@ -19,8 +21,11 @@ pub(super) struct Broken;
 pub(super) struct ClientSocket {
     stream: TcpStream,
     pub(super) connection: ClientConnection,
-    /// Requests that the replica has not answered.
+    /// Complete requests that the node has not begun with.
+    calls: VecDeque<Call>,
+    /// Requests that the replica has not answered. All of them write, or none.
     pub(super) tickets: Vec<Ticket>,
+    is_writing: bool,
     /// The socket may have more to read: edge-triggered events are told only once.
     is_readable: bool,
     /// The socket may take more.
@@ -28,6 +33,8 @@ pub(super) struct ClientSocket {
     /// The poll tells when the socket takes more.
     is_subscribed_to_writable: bool,
     is_write_shut: bool,
+    /// In the table's list of connections with requests.
+    pub(super) is_calling: bool,
     /// In the table's list of sockets to read.
     pub(super) is_listed: bool,
     /// In the table's list of connections to look after at the end of the turn.
@@ -43,11 +50,14 @@ impl ClientSocket {
         ClientSocket {
             stream,
             connection,
+            calls: VecDeque::new(),
             tickets: Vec::new(),
+            is_writing: false,
             is_readable: false,
             is_writable: true,
             is_subscribed_to_writable: false,
             is_write_shut: false,
+            is_calling: false,
             is_listed: false,
             is_touched: false,
             is_closing: false,
@@ -76,13 +86,7 @@ impl ClientSocket {
 
     /// Reads up to about `budget` bytes, hands them to the connection, and collects the requests that are complete.
     /// Returns how many bytes there were.
-    pub(super) fn read(
-        &mut self,
-        now: Millis,
-        scratch: &mut [u8],
-        budget: usize,
-        calls: &mut Vec<Call>,
-    ) -> Result<usize, Broken> {
+    pub(super) fn read(&mut self, now: Millis, scratch: &mut [u8], budget: usize) -> Result<usize, Broken> {
         let mut total = 0;
         while total < budget && self.wants_read() {
             match self.stream.read(scratch) {
@@ -98,24 +102,37 @@ impl ClientSocket {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(_) => return Err(Broken),
             }
-            self.take_calls(now, calls);
+            self.collect_calls(now);
         }
         Ok(total)
     }
 
     /// Collects the requests that are complete.
-    pub(super) fn take_calls(&mut self, now: Millis, calls: &mut Vec<Call>) {
-        calls.extend(std::iter::from_fn(|| self.connection.next_call(now)));
+    pub(super) fn collect_calls(&mut self, now: Millis) {
+        self.calls.extend(std::iter::from_fn(|| self.connection.next_call(now)));
+    }
+
+    /// Whether the node may begin with the next request. A request that reads waits until those before it have written,
+    /// and one that writes until those before it have read: pipelined requests have the effects they would have one
+    /// after the other (RFC 9112, section 9.3.2). Writes keep their order by themselves, and between reads there is none.
+    pub(super) fn has_call(&self) -> bool {
+        let is_next = |call: &Call| self.tickets.is_empty() || self.is_writing == is_write(call);
+        !self.is_closing && self.calls.front().is_some_and(is_next)
+    }
+
+    /// The next request, for the node to begin with.
+    pub(super) fn take_call(&mut self) -> Option<Call> {
+        if !self.has_call() {
+            return None;
+        }
+        let call = self.calls.pop_front()?;
+        self.is_writing = is_write(&call);
+        Some(call)
     }
 
     /// Gives the socket what it takes, up to about `budget` bytes. Sending makes room for more requests, which are
     /// collected. Returns whether there is more that the socket may take.
-    pub(super) fn write(
-        &mut self,
-        now: Millis,
-        budget: usize,
-        calls: &mut Vec<Call>,
-    ) -> Result<bool, Broken> {
+    pub(super) fn write(&mut self, now: Millis, budget: usize) -> Result<bool, Broken> {
         let mut total = 0;
         while self.is_writable && !self.connection.output().is_empty() {
             if total >= budget {
@@ -126,7 +143,7 @@ impl ClientSocket {
                 Ok(count) => {
                     total += count;
                     self.connection.sent(now, count);
-                    self.take_calls(now, calls);
+                    self.collect_calls(now);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -152,4 +169,8 @@ impl ClientSocket {
         self.is_subscribed_to_writable = true;
         registry.reregister(&mut self.stream, token, Interest::READABLE | Interest::WRITABLE)
     }
+}
+
+fn is_write(call: &Call) -> bool {
+    matches!(&call.action, Action::Submit { request: Request::Write(_), .. })
 }

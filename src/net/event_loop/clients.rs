@@ -38,8 +38,8 @@ pub struct Clients {
     /// Connections to look after at the end of the turn.
     touched: Vec<Key>,
     closing: Vec<Key>,
-    /// Requests for the node.
-    calls: VecDeque<(Key, Call)>,
+    /// Connections with a request that the node may begin with.
+    callers: VecDeque<Key>,
     waiting: HashMap<Ticket, Waiting>,
     next_ticket: u64,
     /// Tickets whose clients went away.
@@ -73,7 +73,7 @@ impl Clients {
             readable: Vec::new(),
             touched: Vec::new(),
             closing: Vec::new(),
-            calls: VecDeque::new(),
+            callers: VecDeque::new(),
             waiting: HashMap::new(),
             next_ticket: 1,
             cancelled: Vec::new(),
@@ -135,7 +135,6 @@ impl Clients {
     /// Reads what came, up to a bound per connection and one for all.
     pub fn read(&mut self, now: Millis) {
         let mut budget = CLIENTS_READ_BYTES_PER_TURN_MAX;
-        let mut calls = Vec::new();
         let listed = std::mem::take(&mut self.readable);
         for (position, key) in listed.iter().copied().enumerate() {
             if budget == 0 {
@@ -145,13 +144,12 @@ impl Clients {
             }
             let Some(socket) = self.table.get_mut(key) else { continue };
             socket.is_listed = false;
-            let result =
-                socket.read(now, &mut self.scratch, CLIENT_READ_BYTES_PER_TURN_MAX.min(budget), &mut calls);
-            self.calls.extend(calls.drain(..).map(|call| (key, call)));
+            let result = socket.read(now, &mut self.scratch, CLIENT_READ_BYTES_PER_TURN_MAX.min(budget));
             match result {
                 Ok(count) => {
                     budget = budget.saturating_sub(count);
                     self.list_if_readable(key);
+                    self.list_if_calling(key);
                     self.touch(key);
                 }
                 Err(_broken) => self.close(key),
@@ -159,10 +157,12 @@ impl Clients {
         }
     }
 
-    /// The next request for the node.
+    /// The next request for the node. Connections take turns.
     pub fn take_call(&mut self) -> Option<(Key, Call)> {
-        while let Some((key, call)) = self.calls.pop_front() {
-            if self.table.get(key).is_some_and(|socket| !socket.is_closing) {
+        while let Some(key) = self.callers.pop_front() {
+            let Some(socket) = self.table.get_mut(key) else { continue };
+            socket.is_calling = false;
+            if let Some(call) = socket.take_call() {
                 return Some((key, call));
             }
         }
@@ -178,6 +178,7 @@ impl Clients {
         self.next_ticket += 1;
         self.table.get_mut(client).expect("its request was just taken").tickets.push(ticket);
         self.waiting.insert(ticket, Waiting { client, call, render });
+        self.list_if_calling(client);
         ticket
     }
 
@@ -227,9 +228,7 @@ impl Clients {
 
     fn look_after(&mut self, now: Millis, key: Key) {
         let Some(socket) = self.table.get_mut(key).filter(|socket| !socket.is_closing) else { return };
-        let mut calls = Vec::new();
-        let result = socket.write(now, CLIENT_WRITE_BYTES_PER_TURN_MAX, &mut calls);
-        self.calls.extend(calls.into_iter().map(|call| (key, call)));
+        let result = socket.write(now, CLIENT_WRITE_BYTES_PER_TURN_MAX);
         let subscribed = socket.maybe_subscribe_to_writable(&self.registry, Token::from(Source::Client(key)));
         let (Ok(has_more), Ok(())) = (result, subscribed) else { return self.close(key) };
         if socket.connection.is_finished() {
@@ -245,6 +244,7 @@ impl Clients {
             self.touch(key);
         }
         self.list_if_readable(key);
+        self.list_if_calling(key);
     }
 
     /// Too much memory is held by connections. A client that does not read its answers is the likely one.
@@ -286,7 +286,7 @@ impl Clients {
     /// Whether there is work that no event will announce.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.readable.is_empty() || !self.touched.is_empty() || !self.calls.is_empty()
+        !self.readable.is_empty() || !self.touched.is_empty() || !self.callers.is_empty()
     }
 
     /// Every connection answers what it has received, then closes.
@@ -306,11 +306,17 @@ impl Clients {
 
     /// Something happened to a connection: requests may have become complete, output may be there.
     fn collect_calls(&mut self, now: Millis, key: Key) {
-        let socket = self.table.get_mut(key).expect("the caller has just used it");
-        let mut calls = Vec::new();
-        socket.take_calls(now, &mut calls);
-        self.calls.extend(calls.into_iter().map(|call| (key, call)));
+        self.table.get_mut(key).expect("the caller has just used it").collect_calls(now);
+        self.list_if_calling(key);
         self.touch(key);
+    }
+
+    fn list_if_calling(&mut self, key: Key) {
+        let Some(socket) = self.table.get_mut(key) else { return };
+        if socket.has_call() && !socket.is_calling {
+            socket.is_calling = true;
+            self.callers.push_back(key);
+        }
     }
 
     fn touch(&mut self, key: Key) {

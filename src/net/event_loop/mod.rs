@@ -51,7 +51,7 @@ use crate::net::event_loop::source::Source;
 use crate::net::http::date::HttpDate;
 use crate::net::peer::Peers;
 use crate::net::signals::Signals;
-use crate::raft::storage::{Storage, StorageError};
+use crate::replica::io::{Storage, StorageError};
 use crate::replica::replica::Replica;
 
 /// Runs a node until SIGTERM or SIGINT, and gives its storage back, with everything durable, to be closed.
@@ -93,6 +93,7 @@ fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventL
     let clients = Clients::new(registry()?, Rc::clone(&client_context), connections_max);
     let observer = Observer::new(setup.node.id, &setup.config.nodes);
     let replica_config = setup.replica_config();
+    let request_timeout_ms = setup.config.limits.request_timeout_ms;
     let mut listeners = setup.listeners;
     let replica = Replica::new(replica_config, setup.storage, now)?;
     let status = replica.status();
@@ -112,6 +113,7 @@ fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventL
         peers,
         clients,
         client_context,
+        request_timeout_ms,
         replica,
         observer,
         messages: Vec::new(),

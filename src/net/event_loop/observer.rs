@@ -42,21 +42,20 @@ impl Observer {
     /// Looks at the replica after something may have changed, and logs what did.
     pub(super) fn look(&mut self, status: &ReplicaStatus) {
         let (role, term, leader) = (status.role, status.term, status.leader);
-        let (old_role, _, old_leader) = std::mem::replace(&mut self.seen, (role, term, leader));
-        if (role, leader) == (old_role, old_leader) {
+        let (old_role, old_term, old_leader) = std::mem::replace(&mut self.seen, (role, term, leader));
+        if (role, term, leader) == (old_role, old_term, old_leader) {
             return;
         }
-        self.view.leader = leader.and_then(|leader| self.identity(leader));
-        match (role, &self.view.leader) {
-            (RoleName::Leader, _) => log::info!("this node is the leader of term {term}"),
-            (RoleName::Follower, Some(leader)) => log::info!("following {leader} in term {term}"),
-            (RoleName::Follower, None) => log::info!("no leader is known in term {term}"),
-            (RoleName::PreCandidate | RoleName::Candidate, _) => {
-                if old_role == RoleName::Leader || old_leader.is_some() {
-                    log::info!("lost the leader; term {term}");
-                }
-                log::debug!("{} in term {term}", role.as_str());
+        log::debug!("{} in term {term}", role.as_str());
+        let new_name = leader.and_then(|leader| self.identity(leader));
+        let old_name = std::mem::replace(&mut self.view.leader, new_name);
+        match (&self.view.leader, old_name) {
+            (Some(_), _) if role == RoleName::Leader => log::info!("this node is the leader of term {term}"),
+            (Some(leader), _) => log::info!("following {leader} in term {term}"),
+            (None, Some(old)) => {
+                log::info!("{old}, the leader of term {old_term}, is gone: looking for another");
             }
+            (None, None) => {}
         }
     }
 

@@ -11,8 +11,8 @@ use crate::net::client::ClientLimits;
 use crate::net::event_loop::listeners::Listeners;
 use crate::net::peer::PeerSettings;
 use crate::net::peer::greeting::Identity;
-use crate::raft::storage::StorageError;
 use crate::raft::types::Incarnation;
+use crate::replica::io::StorageError;
 use crate::replica::replica::ReplicaConfig;
 use crate::util::hash::fnv1a_64;
 

@@ -20,8 +20,8 @@ use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
 use crate::raft::message::Envelope;
-use crate::raft::storage::{Storage, StorageError};
 use crate::replica::io::{Reply, TurnOutput};
+use crate::replica::io::{Storage, StorageError};
 use crate::replica::replica::Replica;
 use crate::util::time::Millis;
 
@@ -35,6 +35,8 @@ pub(super) struct EventLoop<S: Storage, H> {
     pub(super) peers: Peers,
     pub(super) clients: Clients,
     pub(super) client_context: Rc<ClientContext>,
+    /// For requests that name no time of their own.
+    pub(super) request_timeout_ms: u64,
     pub(super) replica: Replica<S>,
     pub(super) observer: Observer,
     /// Empty between the steps; kept for its memory.
@@ -171,7 +173,8 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
         match call.action {
             Action::Submit { request, timeout_ms, render } => {
                 let ticket = self.clients.open_ticket(client, call.id, render);
-                self.replica.submit(now, ticket, request, now.after(timeout_ms));
+                let deadline = now.after(timeout_ms.unwrap_or(self.request_timeout_ms));
+                self.replica.submit(now, ticket, request, deadline);
             }
             Action::Status(page) => {
                 let response = self.describe(now, page);
@@ -258,7 +261,10 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
     /// The clean stop is over, or its time.
     pub(super) fn is_done(&self) -> bool {
         let Some(stop_by) = self.stop_by else { return false };
-        (self.replica.is_shut_down() && self.clients.is_empty()) || stop_by <= self.clock.now()
+        // With no peer to be reached, nobody is there to take leadership over.
+        let is_handed_over =
+            self.replica.is_shut_down() || !self.peers.status().any(|peer| peer.is_connected);
+        (is_handed_over && self.clients.is_empty()) || stop_by <= self.clock.now()
     }
 
     /// After the last turn.
