@@ -1,4 +1,5 @@
-//! Many clients, few keys, nodes that die and stop all the time: what the clients were told is linearizable.
+//! Many clients, few keys, nodes that die and stop and lose their links all the time: what the clients were told is
+//! linearizable.
 
 mod support;
 
@@ -8,12 +9,13 @@ use fastrand::Rng;
 use support::cluster::{Cluster, ClusterOptions, report};
 use support::history::{History, Outcome};
 use support::history_client::HistoryClients;
+use support::relay::Relays;
 use support::{linearizability, witness};
 
 /// Operations to record, at least.
 const OPERATIONS_MIN: usize = 24_000;
 /// Faults to cause, at least.
-const FAULTS_MIN: usize = 24;
+const FAULTS_MIN: usize = 36;
 /// A run that is not through by then hangs.
 const TIME_MAX: Duration = Duration::from_secs(180);
 
@@ -28,24 +30,34 @@ enum Fault {
     PauseLeader,
     PauseFollower,
     PauseMajority,
+    IsolateLeader,
+    IsolateFollower,
+    SeparatePair,
+    BreakLinks,
 }
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 12] = [
+    Fault::IsolateLeader,
     Fault::KillLeader,
     Fault::PauseLeader,
     Fault::TerminateLeader,
     Fault::KillFollower,
+    Fault::SeparatePair,
     Fault::PauseFollower,
     Fault::KillMajority,
+    Fault::BreakLinks,
     Fault::PauseMajority,
+    Fault::IsolateFollower,
     Fault::KillAll,
 ];
 
-// C8, E3, E5, F1, F30: kill and pause any node at any time, and no answer is wrong.
+// C8, E3, E5, F1, F30: kill, pause and cut off any node at any time, and no answer is wrong.
 #[test]
 fn histories_with_faults_are_linearizable() {
     let seed = std::env::var("HISTORY_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let mut cluster = Cluster::start_with(&ClusterOptions::new(3).wait_time("0.5"));
+    // Different time-outs, so that a leader that is cut off sometimes goes on believing in itself while the others
+    // have elected another one.
+    let mut cluster = Cluster::start_with(&ClusterOptions::new(3).wait_times(&["2", "0.4", "0.6"]).relayed());
     let nodes = (0..cluster.len()).map(|position| cluster.client_address(position)).collect();
     let clients = HistoryClients::start(nodes, 8, 24, seed);
 
@@ -103,6 +115,10 @@ fn cause(fault: Fault, cluster: &mut Cluster, rng: &mut Rng) {
         Fault::PauseLeader => pause(cluster, &[leader], duration),
         Fault::PauseFollower => pause(cluster, &[follower], duration),
         Fault::PauseMajority => pause(cluster, &[leader, follower], duration),
+        Fault::IsolateLeader => cut(cluster, duration * 2, |relays| relays.isolate(leader)),
+        Fault::IsolateFollower => cut(cluster, duration * 2, |relays| relays.isolate(follower)),
+        Fault::SeparatePair => cut(cluster, duration * 2, |relays| relays.separate(leader, follower)),
+        Fault::BreakLinks => cluster.relays().break_links(leader),
     }
     cluster.wait_all_ready();
 }
@@ -123,4 +139,10 @@ fn pause(cluster: &mut Cluster, positions: &[usize], duration: Duration) {
     for position in positions {
         cluster.node(*position).resume();
     }
+}
+
+fn cut(cluster: &Cluster, duration: Duration, links: impl Fn(&Relays)) {
+    links(cluster.relays());
+    std::thread::sleep(duration);
+    cluster.relays().heal();
 }
