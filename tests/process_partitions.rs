@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use support::cluster::{Cluster, ClusterOptions, PATIENCE, wait_for};
-use support::failover::wait_acknowledged;
+use support::failover::{make_leader, wait_acknowledged};
 use support::http_client::{HttpClient, Request};
 use support::http_message::Answer;
 use support::workload::{Writer, assert_all_there, write_once};
@@ -17,26 +17,6 @@ fn get(client: &mut HttpClient, key: &str) -> Answer {
 
 fn put(client: &mut HttpClient, key: &str, value: &str) -> Answer {
     client.request("PUT", &format!("/v1/storage/key/{key}"), &[], value.as_bytes()).expect("an answer")
-}
-
-/// Makes the node with this position the leader of a cluster of three: the present leader hands over while the third
-/// node sleeps and is behind.
-fn make_leader(cluster: &mut Cluster, wanted: usize) {
-    for _ in 0..20 {
-        let leader = cluster.leader();
-        if leader == wanted {
-            return;
-        }
-        let third = 3 - leader - wanted;
-        cluster.node(third).pause();
-        write_once(&mut cluster.client(leader), "make-leader", "x").expect("two nodes are a quorum");
-        cluster.node(leader).terminate();
-        assert!(cluster.node(leader).wait_exit(PATIENCE).success(), "a clean stop");
-        cluster.node(third).resume();
-        cluster.node(leader).start();
-        cluster.wait_all_ready();
-    }
-    panic!("host{} does not become the leader", wanted + 1);
 }
 
 /// A cluster of three whose first node leads and takes much longer than the others to notice that it is alone.

@@ -14,6 +14,10 @@ use super::usage::{Usage, device_bytes, peer_segments};
 
 /// Warms connections, page cache and the processor up before the clock starts.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// The latency is measured in so many turns, each with its own look at the disk.
+const LATENCY_SLICES: u32 = 5;
+/// Looks at the disk before each measurement of a turn.
+const DISK_SYNCS_PER_SLICE: usize = 200;
 
 fn cluster(options: &Options) -> Cluster {
     let mut cluster_options = ClusterOptions::new(3);
@@ -114,44 +118,58 @@ fn throughput_row(name: &str, outcome: &Outcome, cost: &Cost) -> Vec<String> {
     ]
 }
 
-/// See the program's help.
+/// See the program's help. The disk is asked in turns with the nodes, because its speed changes with what else the
+/// machine does.
 pub fn latency(options: &Options) {
     let mut cluster = cluster(options);
     let leader = cluster.leader();
     let follower = cluster.others(leader)[0];
     let directory = cluster.directory().to_owned();
-    let disk_times =
-        || sync_times(&directory, 2_000).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    let before = disk_times();
-    let title = format!("One connection, one request after the other, {} s each", options.seconds);
+    let mut disk = Vec::new();
+    let mut rows = [
+        ("write through the leader", leader, Kind::Write, Vec::new()),
+        ("read through the leader", leader, Kind::Read, Vec::new()),
+        ("write through a follower", follower, Kind::Write, Vec::new()),
+        ("read through a follower", follower, Kind::Read, Vec::new()),
+    ];
+    for _ in 0..LATENCY_SLICES {
+        for (_, position, kind, latencies) in &mut rows {
+            let times = sync_times(&directory, DISK_SYNCS_PER_SLICE);
+            disk.extend(times.unwrap_or_else(|error| panic!("{}: {error}", directory.display())));
+            let plan = Plan {
+                nodes: vec![cluster.client_address(*position)],
+                connections: 1,
+                kind: *kind,
+                value_bytes: options.value_bytes,
+                duration: Duration::from_secs(options.seconds) / LATENCY_SLICES,
+            };
+            let outcome = run(&plan).unwrap_or_else(|error| panic!("load generator: {error}"));
+            assert!(outcome.refused.is_empty(), "not every answer was a 200: {:?}", outcome.refused);
+            latencies.extend(outcome.latencies);
+        }
+    }
+    let title = format!(
+        "One connection, {}-byte values, one request after the other, {} s each",
+        options.value_bytes, options.seconds
+    );
     let mut table = Table::new(&title, &["", "p50", "p99", "max", "p50 / disk p50"]);
-    let disk = percentile(&before, 0.5);
-    let mut row = |name: &str, sorted: &[Duration]| {
-        let p50 = percentile(sorted, 0.5);
-        let ratio = p50.as_secs_f64() / disk.as_secs_f64();
+    disk.sort_unstable();
+    let disk_p50 = percentile(&disk, 0.5);
+    let mut row = |name: &str, latencies: &mut Vec<Duration>| {
+        latencies.sort_unstable();
+        let p50 = percentile(latencies, 0.5);
         table.row(vec![
             name.to_owned(),
             microseconds(p50),
-            microseconds(percentile(sorted, 0.99)),
-            microseconds(percentile(sorted, 1.0)),
-            format!("{ratio:.2}"),
+            microseconds(percentile(latencies, 0.99)),
+            microseconds(percentile(latencies, 1.0)),
+            format!("{:.2}", p50.as_secs_f64() / disk_p50.as_secs_f64()),
         ]);
     };
-    row("disk: write 4 KiB, fdatasync (before)", &before);
-    for (name, position) in [("leader", leader), ("follower", follower)] {
-        for (what, kind) in [("write", Kind::Write), ("read", Kind::Read)] {
-            let plan = Plan {
-                nodes: vec![cluster.client_address(position)],
-                connections: 1,
-                kind,
-                value_bytes: options.value_bytes,
-                duration: Duration::from_secs(options.seconds),
-            };
-            let (outcome, _) = measure(&mut cluster, &plan);
-            row(&format!("{what} through the {name}"), &outcome.latencies);
-        }
+    row("disk: write 4 KiB, fdatasync", &mut disk.clone());
+    for (name, _, _, mut latencies) in rows {
+        row(name, &mut latencies);
     }
-    row("disk: write 4 KiB, fdatasync (after)", &disk_times());
     table.print();
 }
 
@@ -226,7 +244,7 @@ pub fn size(options: &Options) {
     let mut cluster = cluster(options);
     std::thread::sleep(Duration::from_secs(2));
     let memory: Vec<String> = usage(&mut cluster).iter().map(|used| mebibytes(used.memory_bytes)).collect();
-    let mut table = Table::new("Size", &["", ""]);
+    let mut table = Table::new("Size", &["of", "is"]);
     table.row(vec!["program".to_owned(), format!("{bytes} bytes ({})", mebibytes(bytes))]);
     table.row(vec!["memory of an idle node (RSS)".to_owned(), memory.join(" ")]);
     table.print();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::cluster::{Cluster, PATIENCE};
-use super::workload::{Acknowledged, Mishap, Writer, WriterReport};
+use super::workload::{Acknowledged, Mishap, Writer, WriterReport, write_once};
 
 /// Writes that every client gets acknowledged before and after the leader goes.
 const WRITES_AROUND: usize = 30;
@@ -75,6 +75,26 @@ pub fn run_round(cluster: &mut Cluster, farewell: Farewell, name: &str) -> Failo
     cluster.start_node(leader);
     cluster.wait_all_ready();
     round
+}
+
+/// Makes the node with this position the leader of a cluster of three: the present leader hands over while the third
+/// node sleeps and is behind.
+pub fn make_leader(cluster: &mut Cluster, wanted: usize) {
+    for _ in 0..20 {
+        let leader = cluster.leader();
+        if leader == wanted {
+            return;
+        }
+        let third = 3 - leader - wanted;
+        cluster.node(third).pause();
+        write_once(&mut cluster.client(leader), "make-leader", "x").expect("two nodes are a quorum");
+        cluster.node(leader).terminate();
+        assert!(cluster.node(leader).wait_exit(HAND_OVER_MAX).success(), "a clean stop");
+        cluster.node(third).resume();
+        cluster.node(leader).start();
+        cluster.wait_all_ready();
+    }
+    panic!("host{} does not become the leader", wanted + 1);
 }
 
 /// Waits until each of these has so many acknowledged writes more than before.

@@ -65,6 +65,11 @@ impl HistoryClients {
         self.run.recorded.load(Ordering::Relaxed)
     }
 
+    /// Panics when a client has given up: it says why itself.
+    pub fn assert_working(&self) {
+        assert!(!self.threads.iter().any(JoinHandle::is_finished), "a client has panicked: see above");
+    }
+
     /// Lets every client finish its current operation, reads every key through every node, and returns the history.
     pub fn stop(mut self) -> History {
         self.run.stop.store(true, Ordering::Relaxed);
