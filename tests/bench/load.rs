@@ -86,9 +86,11 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let system = rustix::system::uname();
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("unknown").to_owned();
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
     format!(
-        "Keva {} on {cores} cores ({}), {} {}",
+        "Keva {} on {cores} cores ({}), {} {}, load average {load} (a busy machine spoils the figures)",
         env!("CARGO_PKG_VERSION"),
         model.trim_start_matches(['\t', ' ', ':']),
         system.sysname().to_string_lossy(),

@@ -152,7 +152,7 @@ pub fn latency(options: &Options) {
         "One connection, {}-byte values, one request after the other, {} s each",
         options.value_bytes, options.seconds
     );
-    let mut table = Table::new(&title, &["", "p50", "p99", "max", "p50 / disk p50"]);
+    let mut table = Table::new(&title, &["", "p10", "p50", "p99", "max", "p50 / disk p50"]);
     disk.sort_unstable();
     let disk_p50 = percentile(&disk, 0.5);
     let mut row = |name: &str, latencies: &mut Vec<Duration>| {
@@ -160,6 +160,7 @@ pub fn latency(options: &Options) {
         let p50 = percentile(latencies, 0.5);
         table.row(vec![
             name.to_owned(),
+            microseconds(percentile(latencies, 0.1)),
             microseconds(p50),
             microseconds(percentile(latencies, 0.99)),
             microseconds(percentile(latencies, 1.0)),
