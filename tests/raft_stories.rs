@@ -7,7 +7,7 @@
 //!
 //! | id | covered by |
 //! |---|---|
-//! | A1 | candidate_crash_before_sync, election_after_restart_of_leader, election_first, vote_lost_in_crash_was_no_promise, vote_survives_crash |
+//! | A1 | candidate_crash_before_sync, election_after_restart_of_leader, election_first, own_vote_counts_after_sync, vote_lost_in_crash_was_no_promise, vote_survives_crash |
 //! | A2 | candidate_crash_before_sync |
 //! | A3 | split_vote, tables::one_vote_per_term, vote_survives_crash |
 //! | A4 | tables::only_a_complete_log_gets_a_vote, vote_needs_complete_log |
@@ -15,7 +15,7 @@
 //! | A6 | disruptive_follower, election_after_false_alarm, election_first, pre_vote_changes_nothing, tables::votes_in_every_role |
 //! | A7 | pre_vote_of_lower_term_is_answered |
 //! | A8 | stale_term_changes_nothing, stuck_candidate_is_freed |
-//! | A9 | check_quorum, election_after_false_alarm, election_after_lost_leader, election_while_one_is_still_loyal, leader_superseded_after_silence, loyal_voters, tables::votes_in_every_role, transfer, transfer_given_up |
+//! | A9 | check_quorum, election_after_false_alarm, election_after_lost_leader, election_while_one_is_still_loyal, leader_superseded_after_silence, loyal_voters, tables::votes_in_every_role, transfer, transfer_given_up, transfer_only_from_the_leader |
 //! | A10 | partial_connectivity |
 //! | A11 | not here: there are no learners |
 //! | A12 | not here: there are no configuration changes, and nothing installs a snapshot |
