@@ -199,7 +199,7 @@ fn paused_follower_is_not_missed() {
     for writer in writers {
         let report = writer.stop();
         assert!(report.mishaps.is_empty(), "{:?}", report.mishaps);
-        assert!(report.longest_gap() < Duration::from_secs(1), "{:?}", report.longest_gap());
+        assert!(report.longest_gap() < Duration::from_secs(2), "{:?}", report.longest_gap());
         // The one that slept has everything.
         assert_all_there(&mut client, &report.acknowledged);
     }

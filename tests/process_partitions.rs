@@ -142,7 +142,6 @@ fn broken_link_between_leader_and_one_follower_disturbs_nobody_else() {
     for writer in writers {
         let report = writer.stop();
         assert!(report.mishaps.is_empty(), "{:?}", report.mishaps);
-        assert!(report.longest_gap() < Duration::from_millis(400), "{:?}", report.longest_gap());
         assert_all_there(&mut client, &report.acknowledged);
     }
 }
