@@ -234,6 +234,13 @@ impl<D: Directory> LogStorage<D> {
         Ok(())
     }
 
+    /// Has the next sync note in the hard state that the log goes on in another file: should that file be lost, nothing
+    /// else would miss it.
+    fn note_new_segment(&mut self) {
+        let noted = self.hard_state_file.slot().durable.segment_seq;
+        self.hard_state_dirty |= self.log.durable_mark().segment_seq != noted;
+    }
+
     fn replace_slot(&mut self, clean: bool) -> Result<(), StorageError> {
         let durable = self.log.durable_mark();
         // The commit index on disk promises that the log reaches it.
@@ -348,7 +355,9 @@ impl<D: Directory> Storage for LogStorage<D> {
         );
         self.attempt(|storage| {
             storage.write_hard_state()?;
-            storage.log.append(entry)
+            storage.log.append(entry)?;
+            storage.note_new_segment();
+            Ok(())
         })
     }
 
@@ -357,7 +366,9 @@ impl<D: Directory> Storage for LogStorage<D> {
         assert!(last_kept >= commit_index, "entry {} is committed and must stay", last_kept.next());
         self.attempt(|storage| {
             storage.write_hard_state()?;
-            storage.log.truncate_suffix(last_kept)
+            storage.log.truncate_suffix(last_kept)?;
+            storage.note_new_segment();
+            Ok(())
         })
     }
 
