@@ -174,6 +174,13 @@ impl Cluster {
         self.links.retain(|(from, to), _| *from != id && *to != id);
     }
 
+    /// A node that is down gets an empty disk, and with it forgets how often it was started.
+    pub(crate) fn wipe(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        assert!(node.replica.is_none(), "{id} is up");
+        (node.storage, node.incarnation) = (MemoryStorage::default(), Incarnation(0));
+    }
+
     /// Messages from one node to the other vanish, and nobody notices.
     pub(crate) fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
         self.cut.insert((from, to));
