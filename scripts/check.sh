@@ -63,8 +63,9 @@ check_release() {
 check_demo() {
     local target
     target=$(realpath -- "${CARGO_TARGET_DIR:-target}")
-    # Ports of its own, so that it does not meet a cluster that somebody tries out.
-    KEVA_BIN=$target/release/keva scripts/cluster.sh --base-port 18370 demo
+    # An address of its own, so that it does not meet a cluster that somebody tries out, or another check.
+    local address=127.$((RANDOM % 254 + 1)).$((RANDOM % 256)).$((RANDOM % 254 + 1))
+    KEVA_BIN=$target/release/keva scripts/cluster.sh --address "$address" demo
 }
 
 stages=("${ALL_STAGES[@]}")

@@ -4,6 +4,7 @@
 set -euo pipefail
 
 readonly NODES_MAX=9
+readonly ADDRESS_DEFAULT=127.0.0.1
 readonly BASE_PORT_DEFAULT=8370
 readonly USER_PORT_OFFSET=10
 readonly WAIT_TIME_DEFAULT=1
@@ -32,6 +33,7 @@ NODE is 1 or host1, 2 or host2, ..., or leader.
 Options:
   --dir DIR            where the cluster lives [default: $KEVA_CLUSTER_DIR, else keva-cluster-UID in
                        $TMPDIR or /tmp; demo: a new directory]
+  --address ADDRESS    the loopback address of all nodes, 127.x.y.z [default: 127.0.0.1]
   --base-port PORT     the nodes take PORT, PORT+1, ... and clients PORT+10, PORT+11, ... [default: 8370]
   --wait-time SECONDS  the nodes' wait_time, the base of the election timeout [default: 1]
   --keep               down: keep data and logs; demo: keep the cluster running
@@ -41,7 +43,7 @@ Environment:
   KEVA_BIN             the program to run, instead of building one
   KEVA_LOG             the nodes' log level [default: info]
 
-Several clusters run side by side when each has its own --dir and --base-port.
+Several clusters run side by side when each has its own --dir, and its own --base-port or --address.
 
 Examples:
   scripts/cluster.sh up && curl -d hello http://127.0.0.1:8380/v1/storage/key/greeting
@@ -71,18 +73,19 @@ enter_directory() {
     marker=$directory/cluster
 }
 
-# Sets `nodes`, `base_port` and `wait_time` to what the cluster was made with.
+# Sets `nodes`, `address`, `base_port` and `wait_time` to what the cluster was made with.
 load_cluster() {
-    local wanted_port=$base_port wanted_time=$wait_time
+    local wanted_address=$address wanted_port=$base_port wanted_time=$wait_time
     if [[ -d $directory ]]; then
         enter_directory
     fi
     marker=$directory/cluster
     [[ -f $marker ]] || die "no cluster in $directory; start one with 'up', or name its --dir"
-    read -r nodes base_port wait_time <"$marker" || die "$marker is damaged; delete $directory"
+    read -r nodes address base_port wait_time <"$marker" || die "$marker is damaged; delete $directory"
     [[ $nodes =~ ^[1-9]$ && $base_port =~ ^[0-9]+$ ]] || die "$marker is damaged; delete $directory"
-    if [[ ${wanted_port:-$base_port} != "$base_port" || ${wanted_time:-$wait_time} != "$wait_time" ]]; then
-        die "the cluster in $directory has --base-port $base_port and --wait-time $wait_time; run 'down' first"
+    if [[ ${wanted_address:-$address} != "$address" || ${wanted_port:-$base_port} != "$base_port" ||
+        ${wanted_time:-$wait_time} != "$wait_time" ]]; then
+        die "the cluster in $directory has --address $address, --base-port $base_port and --wait-time $wait_time; run 'down' first"
     fi
 }
 
@@ -90,12 +93,12 @@ create_cluster() {
     if [[ -n $(ls -A -- "$directory") ]]; then
         die "$directory is not empty and has no cluster; choose another --dir"
     fi
-    printf '%s %s %s\n' "$nodes" "$base_port" "$wait_time" >"$marker"
+    printf '%s %s %s %s\n' "$nodes" "$address" "$base_port" "$wait_time" >"$marker"
     local node
     {
-        printf "cluster = 'test-%s'\n" "$base_port"
+        printf "cluster = 'test-%s-%s'\n" "$address" "$base_port"
         for ((node = 1; node <= nodes; node++)); do
-            printf "\n[[node]]\nidentity = 'host%s'\naddress = '127.0.0.1'\n" "$node"
+            printf "\n[[node]]\nidentity = 'host%s'\naddress = '%s'\n" "$node" "$address"
             printf "keva_port = %s\nuser_port = %s\n" "$((base_port + node - 1))" "$(user_port "$node")"
             printf "wait_time = '%s'\n" "$wait_time"
         done
@@ -120,7 +123,7 @@ user_port() {
 }
 
 url() {
-    printf 'http://127.0.0.1:%s' "$(user_port "$1")"
+    printf 'http://%s:%s' "$address" "$(user_port "$1")"
 }
 
 # --- processes ----------------------------------------------------------------------------------------------------
@@ -264,7 +267,7 @@ member() {
 }
 
 port_is_taken() {
-    (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+    (exec 3<>"/dev/tcp/$address/$1") 2>/dev/null
 }
 
 # --- commands -----------------------------------------------------------------------------------------------------
@@ -297,6 +300,7 @@ command_up() {
         done
     else
         nodes=${wanted:-3}
+        address=${address:-$ADDRESS_DEFAULT}
         base_port=${base_port:-$BASE_PORT_DEFAULT}
         wait_time=${wait_time:-$WAIT_TIME_DEFAULT}
     fi
@@ -431,16 +435,18 @@ command_demo() {
 # --- the command line ---------------------------------------------------------------------------------------------
 
 directory=
+address=
 base_port=
 wait_time=
 keep=
 words=()
 while (($# > 0)); do
     case $1 in
-    --dir | --base-port | --wait-time)
+    --dir | --address | --base-port | --wait-time)
         (($# > 1)) || usage_error "$1 needs a value"
         case $1 in
         --dir) directory=$2 ;;
+        --address) address=$2 ;;
         --base-port) base_port=$2 ;;
         --wait-time) wait_time=$2 ;;
         esac
@@ -463,6 +469,7 @@ argument=${words[1]:-}
 if [[ ! $base_port =~ ^([1-9][0-9]{3,4})?$ ]] || ((base_port > 0 && (base_port < 1024 || base_port > 65500))); then
     usage_error "--base-port takes 1024 to 65500, not '$base_port'"
 fi
+[[ $address =~ ^(127(\.[0-9]{1,3}){3})?$ ]] || usage_error "--address takes a loopback address 127.x.y.z, not '$address'"
 [[ -z $wait_time || $wait_time =~ ^[0-9]+(\.[0-9]+)?$ ]] || usage_error "--wait-time takes seconds such as 1 or 0.5, not '$wait_time'"
 command -v curl >/dev/null || die "curl is missing; install it"
 if [[ -z $directory ]]; then

@@ -1,13 +1,14 @@
-//! Protocol stories: scripts of commands with their expected output, one file per story in `raft_stories`. Each begins with
-//! what it shows and the ids that it covers; `support/raft_story.rs` documents the commands. After a change that is meant,
-//! `UPDATE_GOLDENFILES=1 cargo test --test raft_stories` writes the new output, which is then read line by line.
+//! Protocol stories: scripts of commands with their expected output, one file per story in `raft_stories`. Each begins
+//! with what it shows and the ids that it covers; `support/raft_story.rs` documents the commands. After an intended
+//! change, `UPDATE_GOLDENFILES=1 cargo test --test raft_stories every_story` writes the new output. Read it line by
+//! line: what stands there is what Raft is expected to do.
 //!
-//! What is where: letters are requirements (A elections, B replication, C reads), `S` is a scenario that other Raft
-//! implementations test as well. `tables::` is in `raft_tables.rs`. A test below holds this table against the files.
+//! In the table, letters are requirements (A elections, B replication, C reads), and `S` is a scenario that other Raft
+//! implementations test as well. `tables::` is in `raft_tables.rs`. A test below holds the table against the files.
 //!
 //! | id | covered by |
 //! |---|---|
-//! | A1 | candidate_crash_before_sync, election_after_restart_of_leader, election_first, vote_lost_in_crash_was_no_promise, vote_survives_crash |
+//! | A1 | candidate_crash_before_sync, election_first, own_vote_counts_after_sync, vote_lost_in_crash_was_no_promise, vote_survives_crash |
 //! | A2 | candidate_crash_before_sync |
 //! | A3 | split_vote, tables::one_vote_per_term, vote_survives_crash |
 //! | A4 | tables::only_a_complete_log_gets_a_vote, vote_needs_complete_log |
@@ -15,7 +16,7 @@
 //! | A6 | disruptive_follower, election_after_false_alarm, election_first, pre_vote_changes_nothing, tables::votes_in_every_role |
 //! | A7 | pre_vote_of_lower_term_is_answered |
 //! | A8 | stale_term_changes_nothing, stuck_candidate_is_freed |
-//! | A9 | check_quorum, election_after_false_alarm, election_after_lost_leader, election_while_one_is_still_loyal, leader_superseded_after_silence, loyal_voters, tables::votes_in_every_role, transfer, transfer_given_up |
+//! | A9 | check_quorum, election_after_false_alarm, election_after_lost_leader, election_after_restart_of_leader, election_while_one_is_still_loyal, leader_superseded_after_silence, loyal_voters, tables::votes_in_every_role, transfer, transfer_given_up, transfer_only_from_the_leader |
 //! | A10 | partial_connectivity |
 //! | A11 | not here: there are no learners |
 //! | A12 | not here: there are no configuration changes, and nothing installs a snapshot |
@@ -55,7 +56,7 @@
 //! | C3 | read_after_pause, read_late_answers, read_on_leader |
 //! | C4 | read_on_follower, read_on_leader |
 //! | C5 | read_dropped_on_leader_change, read_on_follower |
-//! | C6 | election_after_restart_of_leader, read_after_restart |
+//! | C6 | read_after_restart |
 //! | C7 | read_on_single_voter |
 //! | C8 | read_after_pause, read_late_answers_over_leader_change, read_on_deposed_leader |
 //! | C10 | read_dropped_on_leader_change, read_on_deposed_leader |

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use support::cluster::Cluster;
+use support::loopback::LoopbackAddress;
 
 const README: &str = include_str!("../README.md");
 
@@ -88,8 +89,9 @@ fn the_demo_runs() {
     let commands = blocks("sh").concat();
     assert!(commands.contains(&"scripts/cluster.sh demo"), "the README shows the demo");
     assert!(commands.contains(&"scripts/check.sh"), "the README shows the check");
-    let script =
-        format!("KEVA_BIN='{}' scripts/cluster.sh demo --base-port 18700", env!("CARGO_BIN_EXE_keva"));
+    let address = LoopbackAddress::take();
+    let keva = env!("CARGO_BIN_EXE_keva");
+    let script = format!("KEVA_BIN='{keva}' scripts/cluster.sh demo --address {}", address.ip());
     let output = shell(&script, Path::new(env!("CARGO_MANIFEST_DIR")));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));

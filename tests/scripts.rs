@@ -1,8 +1,12 @@
 //! The scripts from outside, as far as they go without a cluster. `scripts/check.sh` runs `cluster.sh demo` with one.
 
+mod support;
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+
+use support::loopback::LoopbackAddress;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -28,14 +32,6 @@ fn assert_fails(command: &mut Command, code: i32, part: &str) {
     let output = command.output().expect("bash starts");
     assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
     assert!(stderr(&output).contains(part), "{}lacks {part}", stderr(&output));
-}
-
-/// A port that nobody uses, nor the port 10 above it, as a cluster of one node needs them. Tests run side by side: each
-/// has its own `slot`. Below the range that the system takes for outgoing connections, so that nobody gets one by chance.
-fn free_base_port(slot: u16) -> u16 {
-    let listens = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let first = 20_000 + slot * 5_000 + u16::try_from(std::process::id() % 200).expect("less than 200") * 20;
-    (first..first + 1_000).step_by(20).find(|port| listens(*port) && listens(port + 10)).expect("a free port")
 }
 
 #[test]
@@ -65,6 +61,7 @@ fn cluster_refuses_wrong_usage() {
     assert_fails(cluster(&directory).args(["up", "10"]), 2, "up takes 1 to 9 nodes");
     assert_fails(cluster(&directory).args(["up", "3", "4"]), 2, "too many words");
     assert_fails(cluster(&directory).args(["--base-port", "80", "up"]), 2, "takes 1024 to 65500");
+    assert_fails(cluster(&directory).args(["--address", "10.0.0.1", "up"]), 2, "takes a loopback address");
     assert_fails(cluster(&directory).args(["--wait-time", "soon", "up"]), 2, "takes seconds");
     for command in ["down", "status", "leader", "kill", "pause", "resume", "restart", "logs"] {
         assert_fails(cluster(&directory).arg(command), 1, "no cluster in");
@@ -86,11 +83,12 @@ fn cluster_leaves_other_directories_alone() {
 fn cluster_names_a_taken_port() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let directory = scratch.path().join("cluster");
-    let base_port = free_base_port(0);
-    for port in [base_port, base_port + 10] {
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("it was free just before");
+    let address = LoopbackAddress::take();
+    let ip = address.ip().to_string();
+    for port in [8370, 8380] {
+        let listener = TcpListener::bind((address.ip(), port)).expect("the address is ours");
         let part = format!("port {port} for host1 is taken; choose another --base-port");
-        assert_fails(cluster(&directory).args(["--base-port", &base_port.to_string(), "up", "1"]), 1, &part);
+        assert_fails(cluster(&directory).args(["--address", &ip, "up", "1"]), 1, &part);
         drop(listener);
     }
     assert!(!directory.exists(), "nothing was made");
@@ -100,9 +98,9 @@ fn cluster_names_a_taken_port() {
 fn cluster_tells_when_a_node_ends_at_once() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let directory = scratch.path().join("cluster");
-    let base_port = free_base_port(1).to_string();
+    let address = LoopbackAddress::take();
     let mut up = cluster(&directory);
-    up.args(["--base-port", &base_port, "up", "1"]).env("KEVA_BIN", "/bin/false");
+    up.args(["--address", &address.ip().to_string(), "up", "1"]).env("KEVA_BIN", "/bin/false");
     assert_fails(&mut up, 1, "host1 has ended; its log is");
     let output = cluster(&directory).arg("down").output().expect("bash starts");
     assert!(output.status.success(), "{}", stderr(&output));
@@ -115,7 +113,7 @@ fn cluster_never_signals_a_process_that_is_not_its_own() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let directory = scratch.path().join("cluster");
     std::fs::create_dir_all(directory.join("host1")).expect("made");
-    std::fs::write(directory.join("cluster"), "1 28370 1\n").expect("written");
+    std::fs::write(directory.join("cluster"), "1 127.0.0.1 28370 1\n").expect("written");
     let mut bystander = Command::new("sleep").arg("600").spawn().expect("sleep starts");
     std::fs::write(directory.join("host1/pid"), format!("{}\n", bystander.id())).expect("written");
     for command in ["kill", "pause"] {

@@ -180,20 +180,19 @@ impl<S: Storage> Raft<S> {
 
     /// A message that only the leader of the current term sends has come.
     pub(super) fn follow_leader(&mut self, now: Millis, from: NodeId) -> Result<(), StorageError> {
-        match &self.role {
-            Role::Leader(_) => panic!(
-                "{from} and {} both lead term {}: a vote was lost, or two nodes share an identity",
-                self.config.id,
-                self.term()
-            ),
-            Role::Follower(Follower { leader: Some(leader) }) => assert!(
-                *leader == from,
+        // Also a leader that has stepped down knows that nobody else can lead its term.
+        let known = match &self.role {
+            Role::Follower(Follower { leader: Some(leader) }) => Some(*leader),
+            _ => (self.watermarks.led_term == Some(self.term())).then_some(self.config.id),
+        };
+        if let Some(leader) = known {
+            assert!(
+                leader == from,
                 "{from} and {leader} both lead term {}: a vote was lost, or two nodes share an identity",
                 self.term()
-            ),
-            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                self.become_follower(now, self.term(), Some(from))?;
-            }
+            );
+        } else {
+            self.become_follower(now, self.term(), Some(from))?;
         }
         self.leader_contact = now;
         self.hurry = None;

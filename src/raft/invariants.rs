@@ -13,7 +13,8 @@ pub(super) struct Watermarks {
     vote: Option<NodeId>,
     commit_index: Index,
     is_leader: bool,
-    led_term: Option<Term>,
+    /// The latest term that this node has led.
+    pub(super) led_term: Option<Term>,
 }
 
 impl<S: Storage> Raft<S> {

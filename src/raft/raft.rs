@@ -87,7 +87,7 @@ pub struct Raft<S: Storage> {
     pub(super) outbox: Vec<Envelope>,
     pub(super) outbox_after_sync: Vec<Envelope>,
     pub(super) confirmed_reads: Vec<(ReadContext, Index)>,
-    watermarks: Watermarks,
+    pub(super) watermarks: Watermarks,
 }
 
 impl<S: Storage> Raft<S> {

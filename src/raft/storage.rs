@@ -15,7 +15,8 @@ pub trait Storage {
     /// The hard state as last written.
     fn hard_state(&self) -> HardState;
 
-    /// Writes the hard state: all of it or, after a crash before the next sync, nothing of it.
+    /// Writes the hard state: all of it or, after a crash before the next sync, nothing of it. It becomes durable
+    /// before any entry that is appended later, so that no log ever ends in a term that its hard state does not know.
     ///
     /// # Errors
     /// When the disk fails.
