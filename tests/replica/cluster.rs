@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<(Millis, Envelope)>>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose processes stand still. What is sent to them waits.
+    paused: BTreeSet<NodeId>,
     lose: Option<Filter>,
     /// Every message that was sent and not lost, for tests that want to see them.
     pub(crate) sent: Vec<Envelope>,
@@ -63,6 +65,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
+            paused: BTreeSet::new(),
             lose: None,
             sent: Vec::new(),
             replies: BTreeMap::new(),
@@ -198,9 +201,15 @@ impl Cluster {
         }
     }
 
-    /// Nothing is cut or lost from here on; links that were cut are new ones.
+    /// The process stands still until [`Cluster::heal`], at any point between two turns, and nobody notices.
+    pub(crate) fn pause(&mut self, id: NodeId) {
+        self.paused.insert(id);
+    }
+
+    /// Nothing is cut, lost or paused from here on; links that were cut are new ones.
     pub(crate) fn heal(&mut self) {
         self.lose = None;
+        self.paused.clear();
         for (from, to) in std::mem::take(&mut self.cut) {
             self.connect(from, to);
         }
@@ -249,6 +258,9 @@ impl Cluster {
         let now = self.now;
         let node = &self.nodes[&id];
         let Some(replica) = &node.replica else { return false };
+        if self.paused.contains(&id) {
+            return false;
+        }
         let arrived = |link: &VecDeque<(Millis, Envelope)>| link.front().is_some_and(|(due, _)| *due <= now);
         let has_input = self.links.iter().any(|((_, to), link)| *to == id && arrived(link));
         let due = has_input || node.woken || replica.next_deadline() <= now;
