@@ -206,6 +206,16 @@ impl Cluster {
         self.paused.insert(id);
     }
 
+    /// Nothing passes to or from the node, and the others take it for ended. So there may soon be another leader, while
+    /// the node itself leads on for as long as it believes that it hears from the others.
+    pub(crate) fn isolate_as_lost(&mut self, id: NodeId) {
+        self.isolate(id);
+        let now = self.now;
+        for other in self.up().into_iter().filter(|other| *other != id) {
+            self.replica_mut(other).handle_peer_lost(now, id);
+        }
+    }
+
     /// Nothing is cut, lost or paused from here on; links that were cut are new ones.
     pub(crate) fn heal(&mut self) {
         self.lose = None;

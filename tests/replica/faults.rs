@@ -190,7 +190,8 @@ impl Story {
                 let percent = self.rng.range(1, 40);
                 self.cluster.lose(move |_| rng.range(0, 100) < percent);
             }
-            6 | 7 => self.cluster.pause(one),
+            6 => self.cluster.pause(one),
+            7 if is_up => self.cluster.isolate_as_lost(one),
             _ => self.cluster.heal(),
         }
     }
