@@ -39,7 +39,7 @@
 //! | B12 | late_rejection_is_ignored, promises_are_withdrawn, read_late_answers_over_leader_change |
 //! | B13 | lost_probe_is_repeated, window_full, window_moves |
 //! | B14 | lost_probe_is_repeated, reconnected_peer |
-//! | B15 | malformed_appends |
+//! | B15 | malformed_appends, tables::the_largest_index_is_no_trap |
 //! | B16 | tables::an_unreadable_entry_is_an_error_and_no_guess |
 //! | B17 | large_entries |
 //! | B18 | not here: Raft hands out an index, and whoever applies the entries pages them |

@@ -136,6 +136,16 @@ fn what_precedes_must_match() {
     }
 }
 
+/// Numbers at the end of their range, which no leader reaches, are refused like any others: a peer's nonsense must not
+/// stop this node.
+/// Covers: B15
+#[test]
+fn the_largest_index_is_no_trap() {
+    let mut node = Lone::new(3, disk_of_terms(&[1, 2]));
+    node.step(&format!("n2@3 -> n1 AppendEntries prev={}@3 [] commit=0", u64::MAX));
+    assert_eq!(node.turn(), [format!("n1@3 -> n2 AppendEntriesResponse reject={} hint=2@2", u64::MAX)]);
+}
+
 /// New entries are appended, a conflicting tail is cut at the first difference, and what matches stays.
 /// Covers: B6 S14
 #[test]

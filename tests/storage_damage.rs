@@ -264,6 +264,23 @@ fn missing_files() {
     assert!(open(&disk, 3).unwrap().1.first_start, "nothing is left, so this is a first start");
 }
 
+/// F7: the newest segment is missed too, however long ago the term changed.
+#[test]
+fn the_newest_segment_is_missed() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    for number in 0..6 {
+        append_synced(&mut storage, 1, &[&[number; 3000]]);
+    }
+    drop(storage);
+    let newest = disk.names().pop().expect("there are files");
+    assert_eq!(newest, "seg-0000000006.log");
+    disk.delete(&newest);
+    let (file, _, detail) = damaged(&disk);
+    assert!(file.ends_with(&newest) && detail.contains("the file is missing"), "{file}: {detail}");
+}
+
 /// A middle segment that is gone leaves a gap.
 #[test]
 fn a_gap_in_the_log() {

@@ -508,3 +508,21 @@ fn a_full_disk() {
     append_synced(&mut storage, 1, &[&vec![1; room / 2]]);
     assert_eq!(contents(&storage).len(), 2);
 }
+
+/// A log of any length is opened, and kept open, with a few descriptors: most systems allow a process only 1,024.
+#[test]
+fn a_long_log_needs_few_descriptors() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    set_term(&mut storage, 1);
+    for number in 0..60 {
+        append_synced(&mut storage, 1, &[&[number; 3000]]);
+    }
+    drop(storage);
+    let disk = disk.fork();
+    assert!(disk.names().len() > 60, "{:?}", disk.names());
+    let mut storage = must_open(&disk, 2);
+    append_synced(&mut storage, 1, &[&[60; 3000]]);
+    assert_eq!(contents(&storage).len(), 61);
+    assert!(disk.descriptors_most() <= 4, "{} files were open at a time", disk.descriptors_most());
+}

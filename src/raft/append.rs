@@ -23,8 +23,9 @@ impl<S: Storage> Raft<S> {
         commit_index: Index,
     ) -> Result<(), StorageError> {
         let (first, last) = (entries.first(), entries.last());
-        let follows = first.index == prev.index.next() && first.term >= prev.term && last.term <= self.term();
-        if !entries.is_empty() && !follows {
+        let follows =
+            || first.index.prev() == prev.index && first.term >= prev.term && last.term <= self.term();
+        if !entries.is_empty() && !follows() {
             log::warn!(
                 "{from} sent entries {first} to {last} behind {prev} in term {}: ignored",
                 self.term()

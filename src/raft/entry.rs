@@ -255,8 +255,8 @@ impl Entries {
 }
 
 fn check_order(before: EntryId, entry: EntryId) -> Result<(), EntryError> {
-    let follows =
-        before == EntryId::default() || (entry.index == before.index.next() && entry.term >= before.term);
+    let is_next = entry.index.0.checked_sub(1) == Some(before.index.0);
+    let follows = before == EntryId::default() || (is_next && entry.term >= before.term);
     if follows { Ok(()) } else { Err(EntryError::Order) }
 }
 
@@ -314,5 +314,10 @@ mod tests {
         assert_eq!(batch(&[(1, 4), (1, 6)]), Err(EntryError::Order));
         assert_eq!(batch(&[(1, 4), (1, 4)]), Err(EntryError::Order));
         assert_eq!(batch(&[(2, 4), (1, 5)]), Err(EntryError::Order));
+        assert_eq!(
+            batch(&[(1, u64::MAX), (1, 1)]),
+            Err(EntryError::Order),
+            "nothing follows the largest index"
+        );
     }
 }

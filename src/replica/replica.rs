@@ -454,7 +454,7 @@ impl<S: Storage> Replica<S> {
         };
         if let Some(seq) = self.writes.own_seq(id) {
             let replies = &mut self.replies;
-            self.writes.on_applied(seq, outcome, |ticket, outcome| {
+            self.writes.on_applied(seq, entry.payload(), outcome, |ticket, outcome| {
                 replies.push(Reply { ticket, revision: index, outcome });
             });
         }

@@ -131,18 +131,24 @@ impl Writes {
         payloads
     }
 
-    /// The entry with this number was applied. `outcome` is what came of it, `None` when the state machine skipped
-    /// it. Answers it, and every waiting write before it: those were overtaken for good.
+    /// The entry with this number and payload was applied. `outcome` is what came of it, `None` when the state machine
+    /// skipped it. Answers it, and every waiting write before it: those were overtaken for good.
+    ///
+    /// A node whose disk was lost, or replaced by an older copy, counts its starts and its writes from a number that it
+    /// has used before. Then the log holds other writes with the numbers of waiting ones. The payload tells them apart;
+    /// the waiting one is overtaken by its namesake.
     pub(crate) fn on_applied(
         &mut self,
         seq: u64,
+        payload: &[u8],
         outcome: Option<Outcome>,
         mut answer: impl FnMut(Ticket, Outcome),
     ) {
-        while let Some((&oldest, _)) = self.waiting.range(..=seq).next() {
+        while let Some((&oldest, write)) = self.waiting.range(..=seq).next() {
+            let is_applied = oldest == seq && write.payload == payload;
             let ticket = self.remove(oldest);
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);
-            let outcome = outcome.clone().filter(|_| oldest == seq).unwrap_or(overtaken);
+            let outcome = outcome.clone().filter(|_| is_applied).unwrap_or(overtaken);
             if let Some(ticket) = ticket {
                 answer(ticket, outcome);
             }

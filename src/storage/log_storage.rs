@@ -61,22 +61,10 @@ impl<R: Region> Inventory<R> {
     fn take<D: Directory<Region = R>>(directory: &mut D) -> Result<Inventory<R>, StorageError> {
         let names = directory.list().map_err(io_error("list the files in", directory.path("")))?;
         let has = |name: &str| names.iter().any(|found| found == name);
-        let mut segments = Vec::new();
-        for name in &names {
-            let Some(seq) = parse_segment_name(name) else { continue };
-            let path = directory.path(name);
-            let seq = seq.map_err(|()| {
-                StorageError::Refused(format!(
-                    "{path} is not a name that Keva gives: move the file out of the directory"
-                ))
-            })?;
-            let region = directory.open(name).map_err(io_error("open", path))?;
-            segments.push(FoundSegment { seq, region });
-        }
         Ok(Inventory {
             has_identity: has(IDENTITY_NAME),
             has_hard_state: has(HARD_STATE_NAME),
-            segments,
+            segments: open_segments(directory, &names)?,
             temporaries: TEMPORARIES.into_iter().filter(|name| has(name)).collect(),
         })
     }
@@ -246,6 +234,13 @@ impl<D: Directory> LogStorage<D> {
         Ok(())
     }
 
+    /// Has the next sync note in the hard state that the log goes on in another file: should that file be lost, nothing
+    /// else would miss it.
+    fn note_new_segment(&mut self) {
+        let noted = self.hard_state_file.slot().durable.segment_seq;
+        self.hard_state_dirty |= self.log.durable_mark().segment_seq != noted;
+    }
+
     fn replace_slot(&mut self, clean: bool) -> Result<(), StorageError> {
         let durable = self.log.durable_mark();
         // The commit index on disk promises that the log reaches it.
@@ -254,6 +249,35 @@ impl<D: Directory> LogStorage<D> {
         let slot = Slot { state, durable, clean, ..*self.hard_state_file.slot() };
         self.hard_state_file.replace(slot)
     }
+}
+
+/// Opens all segments. Only the newest can be written: recovery changes nothing in the others, and a long log must not
+/// need a descriptor for each of them, not even while it is opened.
+fn open_segments<D: Directory>(
+    directory: &mut D,
+    names: &[String],
+) -> Result<Vec<FoundSegment<D::Region>>, StorageError> {
+    let mut numbered = Vec::new();
+    for name in names {
+        let Some(seq) = parse_segment_name(name) else { continue };
+        let seq = seq.map_err(|()| {
+            StorageError::Refused(format!(
+                "{} is not a name that Keva gives: move the file out of the directory",
+                directory.path(name)
+            ))
+        })?;
+        numbered.push((seq, name));
+    }
+    let newest = numbered.iter().map(|(seq, _)| *seq).max();
+    let mut segments = Vec::new();
+    for (seq, name) in numbered {
+        let mut region = directory.open(name).map_err(io_error("open", directory.path(name)))?;
+        if Some(seq) != newest {
+            region.seal();
+        }
+        segments.push(FoundSegment { seq, region });
+    }
+    Ok(segments)
 }
 
 /// Recovers the log, or makes its first segment.
@@ -331,7 +355,9 @@ impl<D: Directory> Storage for LogStorage<D> {
         );
         self.attempt(|storage| {
             storage.write_hard_state()?;
-            storage.log.append(entry)
+            storage.log.append(entry)?;
+            storage.note_new_segment();
+            Ok(())
         })
     }
 
@@ -340,7 +366,9 @@ impl<D: Directory> Storage for LogStorage<D> {
         assert!(last_kept >= commit_index, "entry {} is committed and must stay", last_kept.next());
         self.attempt(|storage| {
             storage.write_hard_state()?;
-            storage.log.truncate_suffix(last_kept)
+            storage.log.truncate_suffix(last_kept)?;
+            storage.note_new_segment();
+            Ok(())
         })
     }
 

@@ -22,7 +22,8 @@
 //!   on it.
 //! - The log is only ever appended to. Removing its end means beginning a new segment that declares the rest void.
 //! - A segment is wholly durable before the next one is made; so only the last one can have a torn tail.
-//! - A turn's entries cost one write and one `fdatasync`; the hard state is written only when it changes.
+//! - A turn's entries cost one write and one `fdatasync`; the hard state is written only when it changes, and when a new
+//!   segment was begun, so that a segment that disappears is missed.
 //! - After the first failed write or sync nothing is written any more: the process stops and recovers.
 //!
 //! What this leaves out: snapshots and the removal of the log's beginning, re-use of old segment files, a handler for

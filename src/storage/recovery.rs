@@ -72,7 +72,7 @@ impl fmt::Display for RecoveryReport {
     }
 }
 
-/// A segment file before its content is believed.
+/// A segment file before its content is believed. All but the newest are sealed.
 pub(crate) struct FoundSegment<R> {
     /// The number in its name.
     pub(crate) seq: u64,

@@ -37,6 +37,8 @@ pub(crate) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     links: BTreeMap<(NodeId, NodeId), VecDeque<(Millis, Envelope)>>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes whose processes stand still. What is sent to them waits.
+    paused: BTreeSet<NodeId>,
     lose: Option<Filter>,
     /// Every message that was sent and not lost, for tests that want to see them.
     pub(crate) sent: Vec<Envelope>,
@@ -63,6 +65,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
+            paused: BTreeSet::new(),
             lose: None,
             sent: Vec::new(),
             replies: BTreeMap::new(),
@@ -174,6 +177,13 @@ impl Cluster {
         self.links.retain(|(from, to), _| *from != id && *to != id);
     }
 
+    /// A node that is down gets an empty disk, and with it forgets how often it was started.
+    pub(crate) fn wipe(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        assert!(node.replica.is_none(), "{id} is up");
+        (node.storage, node.incarnation) = (MemoryStorage::default(), Incarnation(0));
+    }
+
     /// Messages from one node to the other vanish, and nobody notices.
     pub(crate) fn cut_one_way(&mut self, from: NodeId, to: NodeId) {
         self.cut.insert((from, to));
@@ -191,9 +201,25 @@ impl Cluster {
         }
     }
 
-    /// Nothing is cut or lost from here on; links that were cut are new ones.
+    /// The process stands still until [`Cluster::heal`], at any point between two turns, and nobody notices.
+    pub(crate) fn pause(&mut self, id: NodeId) {
+        self.paused.insert(id);
+    }
+
+    /// Nothing passes to or from the node, and the others take it for ended. So there may soon be another leader, while
+    /// the node itself leads on for as long as it believes that it hears from the others.
+    pub(crate) fn isolate_as_lost(&mut self, id: NodeId) {
+        self.isolate(id);
+        let now = self.now;
+        for other in self.up().into_iter().filter(|other| *other != id) {
+            self.replica_mut(other).handle_peer_lost(now, id);
+        }
+    }
+
+    /// Nothing is cut, lost or paused from here on; links that were cut are new ones.
     pub(crate) fn heal(&mut self) {
         self.lose = None;
+        self.paused.clear();
         for (from, to) in std::mem::take(&mut self.cut) {
             self.connect(from, to);
         }
@@ -242,6 +268,9 @@ impl Cluster {
         let now = self.now;
         let node = &self.nodes[&id];
         let Some(replica) = &node.replica else { return false };
+        if self.paused.contains(&id) {
+            return false;
+        }
         let arrived = |link: &VecDeque<(Millis, Envelope)>| link.front().is_some_and(|(due, _)| *due <= now);
         let has_input = self.links.iter().any(|((_, to), link)| *to == id && arrived(link));
         let due = has_input || node.woken || replica.next_deadline() <= now;

@@ -427,3 +427,24 @@ fn a_node_with_an_old_incarnation_is_told_that_its_writes_do_not_count() {
     assert_eq!(cluster.await_reply(write).outcome, not_applied(NotApplied::Superseded));
     assert_eq!(cluster.read(other, "k"), Some("newer life".into()));
 }
+
+/// E3, E4: a node whose disk was lost numbers its writes from 1 again. When it catches up it applies its earlier life's
+/// writes; they have the same numbers as the ones that wait, and must not be taken for them.
+#[test]
+fn a_write_of_an_earlier_life_answers_nobody() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 21);
+    let writer = cluster.others(leader)[0];
+    cluster.write(writer, "k", "earlier life");
+    cluster.crash(writer);
+    cluster.wipe(writer);
+    cluster.start(writer);
+    let write = cluster.start_write(writer, "k", "later life");
+    cluster.run_until("the write was sent", |cluster| cluster.sent.iter().any(is_forward));
+    // The leader does not trust the node any more; the next one begins with the whole log.
+    cluster.crash(leader);
+    cluster.start(leader);
+    let reply = cluster.await_reply(write);
+    assert_eq!(reply.outcome, not_applied(NotApplied::Superseded));
+    cluster.settle();
+    assert_eq!(cluster.read_stale(writer, "k"), Some("earlier life".into()));
+}

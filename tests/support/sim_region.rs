@@ -48,6 +48,8 @@ struct State {
     bytes_written: u64,
     tears: bool,
     dead: bool,
+    descriptors: usize,
+    descriptors_most: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -99,6 +101,7 @@ impl SimDisk {
         let mut state = self.0.borrow().clone();
         state.faults = Faults::default();
         state.dead = false;
+        (state.descriptors, state.descriptors_most) = (0, 0);
         SimDisk(Rc::new(RefCell::new(state)))
     }
 
@@ -126,6 +129,11 @@ impl SimDisk {
     /// Bytes written so far.
     pub fn bytes_written(&self) -> u64 {
         self.0.borrow().bytes_written
+    }
+
+    /// The largest number of files that were open for writing at the same time.
+    pub fn descriptors_most(&self) -> usize {
+        self.0.borrow().descriptors_most
     }
 
     /// Whether the power is gone.
@@ -305,13 +313,16 @@ impl Directory for SimDirectory {
             state.unsynced_names.push(NameChange::Create(name.into(), id));
             Ok(id)
         })?;
-        Ok(SimRegion { disk: self.0.clone(), id, bytes: vec![0; size], sealed: false })
+        Ok(SimRegion::new(&self.0, id, vec![0; size]))
     }
 
     fn open(&mut self, name: &str) -> io::Result<SimRegion> {
-        let state = self.0.0.borrow();
-        let id = *state.names.get(name).ok_or_else(|| not_found(name))?;
-        Ok(SimRegion { disk: self.0.clone(), id, bytes: state.files[&id].cached.clone(), sealed: false })
+        let (id, bytes) = {
+            let state = self.0.0.borrow();
+            let id = *state.names.get(name).ok_or_else(|| not_found(name))?;
+            (id, state.files[&id].cached.clone())
+        };
+        Ok(SimRegion::new(&self.0, id, bytes))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
@@ -345,6 +356,20 @@ impl Directory for SimDirectory {
 }
 
 impl SimRegion {
+    fn new(disk: &SimDisk, id: u64, bytes: Vec<u8>) -> SimRegion {
+        let mut state = disk.0.borrow_mut();
+        state.descriptors += 1;
+        state.descriptors_most = state.descriptors_most.max(state.descriptors);
+        SimRegion { disk: disk.clone(), id, bytes, sealed: false }
+    }
+
+    /// Gives the descriptor back.
+    fn release(&mut self) {
+        if !std::mem::replace(&mut self.sealed, true) {
+            self.disk.0.borrow_mut().descriptors -= 1;
+        }
+    }
+
     fn with_file<T>(&self, action: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
         let mut state = self.disk.0.borrow_mut();
         let (carry_out, result) = state.operation();
@@ -388,9 +413,17 @@ impl Region for SimRegion {
     }
 
     fn seal(&mut self) {
-        let state = self.disk.0.borrow();
-        let file = &state.files[&self.id];
-        assert!(file.unsynced.is_empty() || state.dead, "a sealed segment is wholly durable");
-        self.sealed = true;
+        {
+            let state = self.disk.0.borrow();
+            let file = &state.files[&self.id];
+            assert!(file.unsynced.is_empty() || state.dead, "a sealed segment is wholly durable");
+        }
+        self.release();
+    }
+}
+
+impl Drop for SimRegion {
+    fn drop(&mut self) {
+        self.release();
     }
 }
