@@ -188,6 +188,8 @@ pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// How long the line that says why the program ends waits for room on standard error, in milliseconds.
+pub const LAST_WORDS_MS_MAX: u64 = 1_000;
 
 /// Bytes of the next segment's file that are prepared in one turn with nothing else to do.
 pub const SPARE_BYTES_PER_TURN: usize = 256 << 10;
