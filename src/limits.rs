@@ -115,6 +115,8 @@ pub const PEER_GREETINGS_MAX: usize = 32;
 pub const PEER_REDIAL_MS_MIN: u64 = 5;
 /// Longest pause between two attempts to reach a peer.
 pub const PEER_REDIAL_MS_MAX: u64 = 1_000;
+/// A link that ended before it stood this long is dialled again like one that did not come about, with growing pauses.
+pub const PEER_SETTLED_MS: u64 = 1_000;
 /// Bytes read from one peer in one turn.
 pub const PEER_READ_BYTES_PER_TURN_MAX: usize = 1 << 20;
 /// A peer that does not acknowledge what was sent for this long is gone, even if its host says nothing.
@@ -220,6 +222,7 @@ const _: () = assert!(
     "a full batch of forwarded payloads must fit in a frame, with eight bytes in front of each"
 );
 const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason must fit in a greeting");
+const _: () = assert!(PEER_SETTLED_MS >= PEER_REDIAL_MS_MAX, "a pause must not make a link look settled");
 const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
