@@ -79,7 +79,8 @@ pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 pub const TRAILER_BYTES_MAX: usize = 4 << 10;
 /// Requests of one connection that wait for their answers. Beyond it the connection is not read.
 pub const PIPELINED_REQUESTS_MAX: usize = 64;
-/// Bytes of responses of one connection that wait to be sent. Beyond it the connection is not read.
+/// Bytes of responses of one connection that wait to be sent, and of values that wait to be written. Beyond it the
+/// connection is not read.
 pub const UNSENT_BYTES_MAX: usize = 256 << 10;
 /// A body that nobody wants is read up to this many bytes to keep the connection; with a longer one it is closed.
 pub const DRAIN_BYTES_MAX: usize = 64 << 10;

@@ -114,6 +114,29 @@ fn pipelines_are_bounded() {
     assert_eq!(calls(&mut client).len(), 62);
 }
 
+/// I10: values that wait for the node count as much as values that wait to be sent.
+#[test]
+fn values_that_wait_are_bounded() {
+    let mut client = Client::new();
+    let value = "x".repeat(VALUE_BYTES_MAX);
+    let mut waiting = Vec::new();
+    while client.connection.wants_input() {
+        assert!(waiting.len() < PIPELINED_REQUESTS_MAX, "all were let in");
+        client.connection.receive(client.now, put("k", &value).as_bytes());
+        waiting.append(&mut calls(&mut client));
+    }
+    let held = waiting.len() * VALUE_BYTES_MAX;
+    assert!((UNSENT_BYTES_MAX..UNSENT_BYTES_MAX + VALUE_BYTES_MAX).contains(&held), "{held} bytes");
+    assert!(client.connection.memory_bytes() >= held, "what the requests hold counts");
+    assert_eq!(client.connection.next_deadline(), Millis::NEVER, "the node is slow, not the client");
+    for call in waiting {
+        client.connection.respond(client.now, call.id, text("done"));
+    }
+    assert!(client.connection.wants_input(), "room is made by answers");
+    client.run();
+    assert!(client.connection.memory_bytes() <= 32 << 10, "{}", client.connection.memory_bytes());
+}
+
 #[test]
 fn unsent_output_stops_reading() {
     let mut client = Client::new();

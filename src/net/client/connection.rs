@@ -120,7 +120,7 @@ impl ClientConnection {
             match self.inbox.next_event(now, value_bytes_max, self.input_ended)? {
                 Event::Call { action, persistence, is_head } => {
                     self.outbox.set_owes_continue(false);
-                    let id = self.outbox.open(persistence, is_head);
+                    let id = self.outbox.open(persistence, is_head, action.value_bytes());
                     return Some(Call { id, action });
                 }
                 event => self.take_event(event),
