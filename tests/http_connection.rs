@@ -223,6 +223,32 @@ fn memory_is_given_back() {
     assert!(client.connection.memory_bytes() <= 32 << 10, "{}", client.connection.memory_bytes());
 }
 
+/// A value that many clients read at the same time is in memory once. Counted once for each, a few readers of a large
+/// one would be over the bound of all connections, and be cut off.
+#[test]
+fn a_shared_value_is_counted_once() {
+    let mut writer = Client::new();
+    writer.feed(put("k", &"x".repeat(VALUE_BYTES_MAX)));
+    let item = writer.node.items.remove("k").unwrap();
+    let mut readers: Vec<Client> = (0..20).map(|_| Client::new()).collect();
+    for reader in &mut readers {
+        reader.node.items.insert("k".into(), item.clone());
+        reader.connection.receive(reader.now, (get("k") + &get("k")).as_bytes());
+        while let Some(Call { id, action }) = reader.next_call() {
+            let response = reader.node.answer(action);
+            reader.connection.respond(reader.now, id, response);
+        }
+    }
+    let held: usize = readers.iter().map(|reader| reader.connection.memory_bytes()).sum();
+    assert!(held < VALUE_BYTES_MAX + readers.len() * 4096, "{held} bytes");
+    // The last one that holds a value which the store has no more holds all of it.
+    drop(item);
+    let mut last = readers.pop().unwrap();
+    readers.clear();
+    last.node.items.clear();
+    assert!(last.connection.memory_bytes() >= VALUE_BYTES_MAX, "{}", last.connection.memory_bytes());
+}
+
 /// I10: every wait for the client has an end.
 #[test]
 fn slow_clients() {

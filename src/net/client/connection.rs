@@ -255,7 +255,8 @@ impl ClientConnection {
         self.settle(now);
     }
 
-    /// Memory this connection holds in buffers and unsent responses, in bytes. Values shared with the store count.
+    /// Memory this connection holds in buffers, requests and unsent responses, in bytes. A value counts by the share
+    /// that this connection has in it, next to the store and to others that read it.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.inbox.memory_bytes() + self.outbox.memory_bytes()

@@ -181,10 +181,9 @@ impl Outbox {
 
     /// Memory held, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.output.capacity()
-            + self.asked_bytes
-            + self.held_bytes
-            + self.body.as_ref().map_or(0, |(body, _)| body.as_slice().len())
+        let answered = self.slots.iter().filter_map(|slot| slot.response.as_ref());
+        let bodies = answered.map(|response| &response.body).chain(self.body.as_ref().map(|(body, _)| body));
+        self.output.capacity() + self.asked_bytes + bodies.map(Body::memory_bytes).sum::<usize>()
     }
 
     fn unsent_bytes(&self) -> usize {
