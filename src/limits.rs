@@ -152,6 +152,9 @@ pub const POLL_EVENTS_MAX: usize = 1024;
 pub const HOUSEKEEPING_PAUSE_MS: u64 = 1_000;
 /// A clean stop takes at most this long; then the process ends whatever still waits.
 pub const SHUTDOWN_MS_MAX: u64 = 8_000;
+/// During a clean stop, a connection without a request is open for this long: what a client sends just then gets an
+/// answer, where a connection closed at once would leave it in doubt.
+pub const SHUTDOWN_LAST_CALL_MS: u64 = 200;
 /// A warning about a lasting trouble is repeated after this time, which doubles up to the maximum.
 pub const REPEATED_WARNING_PAUSE_MS_MIN: u64 = 10_000;
 /// See [`REPEATED_WARNING_PAUSE_MS_MIN`].
@@ -269,3 +272,4 @@ const _: () = assert!(
 const _: () =
     assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
 const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");
+const _: () = assert!(SHUTDOWN_LAST_CALL_MS < SHUTDOWN_MS_MAX, "the last requests need time, too");

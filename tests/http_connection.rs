@@ -6,7 +6,9 @@ mod http;
 use std::rc::Rc;
 
 use http::{Client, VALUE_BYTES_MAX, context, get, parse, put};
-use keva::limits::{LINGER_BYTES_MAX, LINGER_MS, PIPELINED_REQUESTS_MAX, UNSENT_BYTES_MAX};
+use keva::limits::{
+    LINGER_BYTES_MAX, LINGER_MS, PIPELINED_REQUESTS_MAX, SHUTDOWN_LAST_CALL_MS, UNSENT_BYTES_MAX,
+};
 use keva::net::client::{Call, ClientConnection};
 use keva::net::http::response::{Body, Response, TEXT};
 use keva::net::http::status::Status;
@@ -364,11 +366,29 @@ fn lingering_close() {
 
 #[test]
 fn shutdown() {
-    // Idle: at once.
+    // Idle: a request may be on its way. It gets its answer, which is the last.
     let mut client = Client::new();
     client.feed(get("k"));
     client.connection.start_shutdown(client.now);
-    assert!(client.connection.is_finished());
+    assert!(client.connection.wants_input() && !client.is_closing());
+    client.feed(put("k", "v"));
+    assert_eq!(client.statuses(), [204, 200]);
+    assert_eq!(client.responses()[1].header("connection"), Some("close"));
+    assert!(client.is_closing() && client.connection.wants_shutdown_write());
+
+    // None comes: closed without a word, also when one has begun.
+    for start in ["", "GET /v1/sto"] {
+        let mut client = Client::new();
+        client.feed(get("k") + start);
+        client.connection.start_shutdown(client.now);
+        let end = client.now.after(SHUTDOWN_LAST_CALL_MS);
+        assert_eq!(client.connection.next_deadline(), end);
+        client.at(end.0 - 1);
+        assert!(!client.connection.is_finished());
+        client.at(end.0);
+        assert!(client.connection.is_finished());
+        assert_eq!(client.statuses(), [204]);
+    }
 
     // Everything that was received is answered; only the last answer ends the connection.
     let mut client = Client::new();
