@@ -2,6 +2,8 @@
 # Measures a cluster of three nodes on this machine: see --help.
 # Needs Rust, Linux's /proc, and ss (iproute2) to count the messages between nodes.
 set -euo pipefail
+# With CDPATH, cd may go elsewhere, and prints where.
+unset CDPATH
 
 usage() {
     cat <<'TEXT'

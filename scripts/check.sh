@@ -2,6 +2,8 @@
 # Checks everything that can be checked on one machine: see --help.
 # Needs Rust with rustfmt and clippy, and curl.
 set -euo pipefail
+# With CDPATH, cd may go elsewhere, and prints where.
+unset CDPATH
 
 usage() {
     cat <<'EOF'

@@ -2,6 +2,8 @@
 # Runs a Keva cluster on this host, for trying things out and for tests: see --help.
 # Needs bash, curl, coreutils and Linux's /proc; cargo only when KEVA_BIN is not set.
 set -euo pipefail
+# With CDPATH, cd may go elsewhere, and prints where.
+unset CDPATH
 
 readonly NODES_MAX=9
 readonly ADDRESS_DEFAULT=127.0.0.1

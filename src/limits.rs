@@ -79,7 +79,8 @@ pub const CHUNK_EXTENSION_BYTES_MAX: usize = 16 << 10;
 pub const TRAILER_BYTES_MAX: usize = 4 << 10;
 /// Requests of one connection that wait for their answers. Beyond it the connection is not read.
 pub const PIPELINED_REQUESTS_MAX: usize = 64;
-/// Bytes of responses of one connection that wait to be sent. Beyond it the connection is not read.
+/// Bytes of responses of one connection that wait to be sent, and of values that wait to be written. Beyond it the
+/// connection is not read.
 pub const UNSENT_BYTES_MAX: usize = 256 << 10;
 /// A body that nobody wants is read up to this many bytes to keep the connection; with a longer one it is closed.
 pub const DRAIN_BYTES_MAX: usize = 64 << 10;
@@ -115,6 +116,8 @@ pub const PEER_GREETINGS_MAX: usize = 32;
 pub const PEER_REDIAL_MS_MIN: u64 = 5;
 /// Longest pause between two attempts to reach a peer.
 pub const PEER_REDIAL_MS_MAX: u64 = 1_000;
+/// A link that ended before it stood this long is dialled again like one that did not come about, with growing pauses.
+pub const PEER_SETTLED_MS: u64 = 1_000;
 /// Bytes read from one peer in one turn.
 pub const PEER_READ_BYTES_PER_TURN_MAX: usize = 1 << 20;
 /// A peer that does not acknowledge what was sent for this long is gone, even if its host says nothing.
@@ -149,6 +152,9 @@ pub const POLL_EVENTS_MAX: usize = 1024;
 pub const HOUSEKEEPING_PAUSE_MS: u64 = 1_000;
 /// A clean stop takes at most this long; then the process ends whatever still waits.
 pub const SHUTDOWN_MS_MAX: u64 = 8_000;
+/// During a clean stop, a connection without a request is open for this long: what a client sends just then gets an
+/// answer, where a connection closed at once would leave it in doubt.
+pub const SHUTDOWN_LAST_CALL_MS: u64 = 200;
 /// A warning about a lasting trouble is repeated after this time, which doubles up to the maximum.
 pub const REPEATED_WARNING_PAUSE_MS_MIN: u64 = 10_000;
 /// See [`REPEATED_WARNING_PAUSE_MS_MIN`].
@@ -188,6 +194,8 @@ pub const CLIENT_TIMEOUT_MS_MAX: u64 = 3_600_000;
 
 /// Longest log line, with its line end. Linux writes that much to a pipe in one piece (`PIPE_BUF`, pipe(7)).
 pub const LOG_LINE_BYTES_MAX: usize = 4096;
+/// How long the line that says why the program ends waits for room on standard error, in milliseconds.
+pub const LAST_WORDS_MS_MAX: u64 = 1_000;
 
 /// Bytes of the next segment's file that are prepared in one turn with nothing else to do.
 pub const SPARE_BYTES_PER_TURN: usize = 256 << 10;
@@ -218,6 +226,7 @@ const _: () = assert!(
     "a full batch of forwarded payloads must fit in a frame, with eight bytes in front of each"
 );
 const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason must fit in a greeting");
+const _: () = assert!(PEER_SETTLED_MS >= PEER_REDIAL_MS_MAX, "a pause must not make a link look settled");
 const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
@@ -263,3 +272,4 @@ const _: () = assert!(
 const _: () =
     assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
 const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");
+const _: () = assert!(SHUTDOWN_LAST_CALL_MS < SHUTDOWN_MS_MAX, "the last requests need time, too");

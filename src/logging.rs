@@ -7,12 +7,13 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use log::LevelFilter;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use crate::limits::LOG_LINE_BYTES_MAX;
+use crate::limits::{LAST_WORDS_MS_MAX, LOG_LINE_BYTES_MAX};
 
 /// What takes the place of the end of a line that is too long.
 const CLIPPED_END: &[u8] = b"...\n";
@@ -87,9 +88,19 @@ pub fn start(filter: &Filter) {
     }));
 }
 
+/// Writes what the program says last. A process that ends can wait a moment for a reader who is behind, but not for
+/// one who never reads: then the exit code has to do.
+pub fn say_last(text: &str) {
+    let mut writer = LineWriter::new(Output::stderr());
+    writer.patience = Duration::from_millis(LAST_WORDS_MS_MAX);
+    writer.put(format!("{text}\n").as_bytes());
+}
+
 /// Takes whole lines and never blocks.
 struct LineWriter<F> {
     output: F,
+    /// How long a line may wait for room. 0 while the node runs.
+    patience: Duration,
     /// Lines lost since the last one that was written.
     dropped: u64,
     /// The last line was written in part: its rest is lost, and the next one must not go on in its middle.
@@ -98,7 +109,7 @@ struct LineWriter<F> {
 
 impl<F: AsFd> LineWriter<F> {
     fn new(output: F) -> LineWriter<F> {
-        LineWriter { output, dropped: 0, is_torn: false }
+        LineWriter { output, patience: Duration::ZERO, dropped: 0, is_torn: false }
     }
 
     /// Writes a line, or counts it as dropped.
@@ -121,8 +132,8 @@ impl<F: AsFd> LineWriter<F> {
     /// Whether all of `bytes` were written.
     fn try_write(&mut self, bytes: &[u8]) -> bool {
         let mut descriptors = [PollFd::new(&self.output, PollFlags::OUT)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let is_ready = rustix::io::retry_on_intr(|| poll(&mut descriptors, Some(&now))).is_ok()
+        let patience = Timespec::try_from(self.patience).expect("a second or less is a time for the system");
+        let is_ready = rustix::io::retry_on_intr(|| poll(&mut descriptors, Some(&patience))).is_ok()
             && descriptors[0].revents().contains(PollFlags::OUT);
         if !is_ready {
             return false;
@@ -237,7 +248,6 @@ impl fmt::Display for FilterError {
 mod tests {
     use std::io::Read;
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -315,7 +325,7 @@ mod tests {
     #[test]
     fn torn_line_is_ended_before_the_next() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let mut lines = LineWriter { output: writer, dropped: 1, is_torn: true };
+        let mut lines = LineWriter { output: writer, patience: Duration::ZERO, dropped: 1, is_torn: true };
         lines.put(b"next\n");
         drop(lines);
         let mut text = String::new();

@@ -1,7 +1,6 @@
 //! The `keva` program: reads what the operator says, then runs one node.
 
 use std::fmt::Display;
-use std::io::Write;
 use std::process::ExitCode;
 
 use keva::config::{Arguments, Settings, usage_line};
@@ -122,8 +121,9 @@ fn announce(settings: &Settings) {
     }
 }
 
-/// One line on standard error. A closed standard error is no reason to panic.
+/// One line on standard error. A closed standard error is no reason to panic, and a full one none to stay: whoever
+/// watches the process waits for its end to start it again.
 fn fail(code: u8, message: &dyn Display) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "keva: {message}");
+    logging::say_last(&format!("keva: {message}"));
     ExitCode::from(code)
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const CONFIG: &str = "\
 [[node]]
@@ -107,6 +108,36 @@ fn help_into_a_closed_pipe() {
     let (code, _, stderr) =
         outcome(keva(directory.path()).arg("--help").stdout(writer).stderr(Stdio::piped()));
     assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+/// A pipe without room for another byte, whose reader never reads.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&writer).expect("the pipe's flags");
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).expect("the flag is set");
+    while rustix::io::write(&writer, b"x").is_ok() {}
+    rustix::fs::fcntl_setfl(&writer, flags).expect("the flag is taken back");
+    (reader, writer)
+}
+
+/// H6: a process that has failed ends although nobody reads why: otherwise nobody starts it again.
+#[test]
+fn a_failure_ends_the_program_although_standard_error_is_full() {
+    let directory = scratch();
+    for arguments in [&["--bogus"][..], &["--log-level", "loud"], &["--config-file", "cluster.toml"]] {
+        let (_reader, writer) = full_pipe();
+        let mut child =
+            Running(keva(directory.path()).args(arguments).stderr(writer).spawn().expect("it starts"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let status = loop {
+            match child.0.try_wait().expect("it is a child") {
+                Some(status) => break status,
+                None => assert!(Instant::now() < deadline, "{arguments:?} hangs"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(status.code(), Some(2), "{arguments:?}");
+    }
 }
 
 #[test]

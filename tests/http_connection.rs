@@ -6,7 +6,9 @@ mod http;
 use std::rc::Rc;
 
 use http::{Client, VALUE_BYTES_MAX, context, get, parse, put};
-use keva::limits::{LINGER_BYTES_MAX, LINGER_MS, PIPELINED_REQUESTS_MAX, UNSENT_BYTES_MAX};
+use keva::limits::{
+    LINGER_BYTES_MAX, LINGER_MS, PIPELINED_REQUESTS_MAX, SHUTDOWN_LAST_CALL_MS, UNSENT_BYTES_MAX,
+};
 use keva::net::client::{Call, ClientConnection};
 use keva::net::http::response::{Body, Response, TEXT};
 use keva::net::http::status::Status;
@@ -114,6 +116,29 @@ fn pipelines_are_bounded() {
     assert_eq!(calls(&mut client).len(), 62);
 }
 
+/// I10: values that wait for the node count as much as values that wait to be sent.
+#[test]
+fn values_that_wait_are_bounded() {
+    let mut client = Client::new();
+    let value = "x".repeat(VALUE_BYTES_MAX);
+    let mut waiting = Vec::new();
+    while client.connection.wants_input() {
+        assert!(waiting.len() < PIPELINED_REQUESTS_MAX, "all were let in");
+        client.connection.receive(client.now, put("k", &value).as_bytes());
+        waiting.append(&mut calls(&mut client));
+    }
+    let held = waiting.len() * VALUE_BYTES_MAX;
+    assert!((UNSENT_BYTES_MAX..UNSENT_BYTES_MAX + VALUE_BYTES_MAX).contains(&held), "{held} bytes");
+    assert!(client.connection.memory_bytes() >= held, "what the requests hold counts");
+    assert_eq!(client.connection.next_deadline(), Millis::NEVER, "the node is slow, not the client");
+    for call in waiting {
+        client.connection.respond(client.now, call.id, text("done"));
+    }
+    assert!(client.connection.wants_input(), "room is made by answers");
+    client.run();
+    assert!(client.connection.memory_bytes() <= 32 << 10, "{}", client.connection.memory_bytes());
+}
+
 #[test]
 fn unsent_output_stops_reading() {
     let mut client = Client::new();
@@ -198,6 +223,32 @@ fn memory_is_given_back() {
     let mut client = Client::new();
     client.feed(format!("PUT {K} HTTP/1.1\r\nHost: h\r\nContent-Length: {VALUE_BYTES_MAX}\r\n\r\nx"));
     assert!(client.connection.memory_bytes() <= 32 << 10, "{}", client.connection.memory_bytes());
+}
+
+/// A value that many clients read at the same time is in memory once. Counted once for each, a few readers of a large
+/// one would be over the bound of all connections, and be cut off.
+#[test]
+fn a_shared_value_is_counted_once() {
+    let mut writer = Client::new();
+    writer.feed(put("k", &"x".repeat(VALUE_BYTES_MAX)));
+    let item = writer.node.items.remove("k").unwrap();
+    let mut readers: Vec<Client> = (0..20).map(|_| Client::new()).collect();
+    for reader in &mut readers {
+        reader.node.items.insert("k".into(), item.clone());
+        reader.connection.receive(reader.now, (get("k") + &get("k")).as_bytes());
+        while let Some(Call { id, action }) = reader.next_call() {
+            let response = reader.node.answer(action);
+            reader.connection.respond(reader.now, id, response);
+        }
+    }
+    let held: usize = readers.iter().map(|reader| reader.connection.memory_bytes()).sum();
+    assert!(held < VALUE_BYTES_MAX + readers.len() * 4096, "{held} bytes");
+    // The last one that holds a value which the store has no more holds all of it.
+    drop(item);
+    let mut last = readers.pop().unwrap();
+    readers.clear();
+    last.node.items.clear();
+    assert!(last.connection.memory_bytes() >= VALUE_BYTES_MAX, "{}", last.connection.memory_bytes());
 }
 
 /// I10: every wait for the client has an end.
@@ -315,11 +366,29 @@ fn lingering_close() {
 
 #[test]
 fn shutdown() {
-    // Idle: at once.
+    // Idle: a request may be on its way. It gets its answer, which is the last.
     let mut client = Client::new();
     client.feed(get("k"));
     client.connection.start_shutdown(client.now);
-    assert!(client.connection.is_finished());
+    assert!(client.connection.wants_input() && !client.is_closing());
+    client.feed(put("k", "v"));
+    assert_eq!(client.statuses(), [204, 200]);
+    assert_eq!(client.responses()[1].header("connection"), Some("close"));
+    assert!(client.is_closing() && client.connection.wants_shutdown_write());
+
+    // None comes: closed without a word, also when one has begun.
+    for start in ["", "GET /v1/sto"] {
+        let mut client = Client::new();
+        client.feed(get("k") + start);
+        client.connection.start_shutdown(client.now);
+        let end = client.now.after(SHUTDOWN_LAST_CALL_MS);
+        assert_eq!(client.connection.next_deadline(), end);
+        client.at(end.0 - 1);
+        assert!(!client.connection.is_finished());
+        client.at(end.0);
+        assert!(client.connection.is_finished());
+        assert_eq!(client.statuses(), [204]);
+    }
 
     // Everything that was received is answered; only the last answer ends the connection.
     let mut client = Client::new();

@@ -234,6 +234,22 @@ fn a_broken_link_alone_is_no_loss() {
     assert!(!nodes[0].seen.iter().any(|event| matches!(event, PeerEvent::Lost { .. })));
 }
 
+/// Two processes with one identity take the link to a third node from one another. They must do so in peace: not as
+/// fast as they can, for ever, with a line in the log each time.
+#[test]
+fn two_processes_with_one_identity_do_not_spin() {
+    let mut nodes = cluster(2);
+    let (ports, id) = (ports_of(&nodes), nodes[1].id());
+    let members = [ports[0].0, ports[1].0];
+    nodes.push(Node::start(listen(0), identity(id, &members, 1), &ports));
+    let end = Instant::now() + Duration::from_secs(1);
+    run_until(&mut nodes, "a while to pass", |_| Instant::now() >= end);
+    for node in &nodes[1..] {
+        let ups = node.seen.iter().filter(|event| matches!(event, PeerEvent::Connected { .. })).count();
+        assert!((1..100).contains(&ups), "{ups} links in a second");
+    }
+}
+
 /// F19: a node of another cluster never gets a message in, nor out.
 #[test]
 fn another_cluster_is_kept_out() {

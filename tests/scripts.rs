@@ -79,6 +79,24 @@ fn cluster_leaves_other_directories_alone() {
     assert!(file.exists());
 }
 
+/// Many people export CDPATH; `cd` then prefers other directories, and prints them.
+#[test]
+fn cdpath_leads_no_script_astray() {
+    let (scratch, decoy) =
+        (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+    for directory in [&scratch, &decoy] {
+        std::fs::create_dir(directory.path().join("mine")).expect("it is made");
+    }
+    let mut command = cluster(Path::new("mine"));
+    command.current_dir(&scratch).env("CDPATH", decoy.path()).arg("status");
+    let expected = scratch.path().canonicalize().expect("it is there").join("mine");
+    assert_fails(&mut command, 1, &format!("no cluster in {};", expected.display()));
+    for name in ["scripts/bench.sh", "scripts/check.sh", ".ci/run"] {
+        let text = std::fs::read_to_string(format!("{ROOT}/{name}")).expect("it can be read");
+        assert!(text.contains("\nunset CDPATH\n"), "{name} goes to the root of the repository");
+    }
+}
+
 #[test]
 fn cluster_names_a_taken_port() {
     let scratch = tempfile::tempdir().expect("a scratch directory");

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::kv::command::{Condition, Matcher};
+use crate::kv::command::{Command, Condition, Matcher};
 use crate::replica::io::Request;
 
 /// What a complete request asks of the node. Whatever needs nothing of the node is answered by the connection itself.
@@ -20,6 +20,17 @@ pub enum Action {
     },
     /// Describe the cluster with [`super::render_status`]. Answered at once.
     Status(StatusPage),
+}
+
+impl Action {
+    /// Length of the value that the request carries, in bytes.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        match self {
+            Action::Submit { request: Request::Write(Command::Put { value, .. }), .. } => value.len(),
+            Action::Submit { .. } | Action::Status(_) => 0,
+        }
+    }
 }
 
 /// How a reply of the replica becomes a response.

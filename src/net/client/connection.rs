@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::limits::{LINGER_BYTES_MAX, LINGER_MS};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_MS, SHUTDOWN_LAST_CALL_MS};
 use crate::net::api::Action;
 use crate::net::client::context::ClientContext;
 use crate::net::client::inbox::{Event, Inbox};
@@ -46,6 +46,8 @@ pub struct ClientConnection {
     /// The client sends nothing more.
     input_ended: bool,
     is_shutting_down: bool,
+    /// The node stops and no request is here: until then one may come.
+    last_call_by: Option<Millis>,
     linger: Option<Linger>,
     is_finished: bool,
 }
@@ -68,6 +70,7 @@ impl ClientConnection {
             last_activity: now,
             input_ended: false,
             is_shutting_down: false,
+            last_call_by: None,
             linger: None,
             is_finished: false,
         }
@@ -119,8 +122,9 @@ impl ClientConnection {
             let value_bytes_max = self.context.limits.value_bytes_max;
             match self.inbox.next_event(now, value_bytes_max, self.input_ended)? {
                 Event::Call { action, persistence, is_head } => {
+                    self.last_call_by = None;
                     self.outbox.set_owes_continue(false);
-                    let id = self.outbox.open(persistence, is_head);
+                    let id = self.outbox.open(persistence, is_head, action.value_bytes());
                     return Some(Call { id, action });
                 }
                 event => self.take_event(event),
@@ -131,6 +135,7 @@ impl ClientConnection {
     fn take_event(&mut self, event: Event) {
         match event {
             Event::Answer { response, persistence, is_head } => {
+                self.last_call_by = None;
                 self.outbox.set_owes_continue(false);
                 self.outbox.open_answered(persistence, is_head, response);
             }
@@ -175,7 +180,8 @@ impl ClientConnection {
         } else if self.linger.is_some() || self.inbox.has_body() {
             true
         } else {
-            !self.inbox.is_ended() && !self.is_shutting_down && !self.outbox.is_full()
+            let takes_requests = !self.is_shutting_down || self.last_call_by.is_some();
+            !self.inbox.is_ended() && takes_requests && !self.outbox.is_full()
         }
     }
 
@@ -200,7 +206,8 @@ impl ClientConnection {
         if let Some(linger) = &self.linger {
             return linger.until;
         }
-        self.outbox.deadline(self.context.limits.stall_ms).min(self.input_deadline())
+        let last_call = self.last_call_by.filter(|_| !self.inbox.has_body()).unwrap_or(Millis::NEVER);
+        self.outbox.deadline(self.context.limits.stall_ms).min(self.input_deadline()).min(last_call)
     }
 
     /// While a request waits for the node, reading is paused or the client waits for `100 Continue`, it has all the
@@ -226,7 +233,8 @@ impl ClientConnection {
         if now < self.next_deadline() {
             return;
         }
-        let is_reading = self.inbox.has_body() || self.inbox.has_partial_head();
+        let is_too_late = self.last_call_by.is_some_and(|until| until <= now);
+        let is_reading = self.inbox.has_body() || self.inbox.has_partial_head() && !is_too_late;
         if self.linger.is_some() || self.outbox.deadline(self.context.limits.stall_ms) <= now || !is_reading {
             // The client is gone, or has nothing to say. An idle connection is closed without a word.
             self.is_finished = true;
@@ -240,7 +248,9 @@ impl ClientConnection {
         self.settle(now);
     }
 
-    /// Answers what was received completely, then closes. A request that is only half there is refused.
+    /// Answers what was received completely, then closes. A request that is only half there is refused. Without any
+    /// request, one that was on its way is waited for: a socket that is closed with unread input is reset, and the
+    /// client could not tell whether its request had an effect.
     pub fn start_shutdown(&mut self, now: Millis) {
         self.is_shutting_down = true;
         if self.inbox.has_body() {
@@ -250,12 +260,13 @@ impl ClientConnection {
                 "this node is stopping; send the request to another node",
             ));
         } else if self.outbox.is_empty() && self.linger.is_none() {
-            self.is_finished = true;
+            self.last_call_by = Some(now.after(SHUTDOWN_LAST_CALL_MS));
         }
         self.settle(now);
     }
 
-    /// Memory this connection holds in buffers and unsent responses, in bytes. Values shared with the store count.
+    /// Memory this connection holds in buffers, requests and unsent responses, in bytes. A value counts by the share
+    /// that this connection has in it, next to the store and to others that read it.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.inbox.memory_bytes() + self.outbox.memory_bytes()
@@ -269,7 +280,7 @@ impl ClientConnection {
     /// Writes the responses whose turn it is, and takes the next step of ending.
     fn settle(&mut self, now: Millis) {
         // During a shutdown the last request that was read is the last one answered.
-        let is_last = self.is_shutting_down && !self.inbox.has_body();
+        let is_last = self.is_shutting_down && !self.inbox.has_body() && self.last_call_by.is_none();
         let owed_continue = self.outbox.owes_continue();
         self.outbox.pump(now, &self.context.date, is_last);
         if owed_continue && !self.outbox.owes_continue() {

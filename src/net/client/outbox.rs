@@ -26,6 +26,8 @@ struct Slot {
     persistence: Persistence,
     /// `HEAD`: the body is counted, not sent.
     is_head: bool,
+    /// Length of the value that the node was given and may still hold, in bytes.
+    asked_bytes: usize,
     response: Option<Response>,
 }
 
@@ -45,6 +47,8 @@ pub(crate) struct Outbox {
     body: Option<(Body, usize)>,
     /// Bytes of bodies in answered slots.
     held_bytes: usize,
+    /// Bytes of values in requests without a response.
+    asked_bytes: usize,
     /// A client waits for `100 Continue`, behind all slots.
     owes_continue: bool,
     /// The last response was written: nothing may follow it.
@@ -53,16 +57,17 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Adds a request.
-    pub(crate) fn open(&mut self, persistence: Persistence, is_head: bool) -> CallId {
+    /// Adds a request with a value of `asked_bytes`.
+    pub(crate) fn open(&mut self, persistence: Persistence, is_head: bool, asked_bytes: usize) -> CallId {
         let id = CallId(self.first_id + self.slots.len() as u64);
-        self.slots.push_back(Slot { persistence, is_head, response: None });
+        self.asked_bytes += asked_bytes;
+        self.slots.push_back(Slot { persistence, is_head, asked_bytes, response: None });
         id
     }
 
     /// Adds a request that has its response.
     pub(crate) fn open_answered(&mut self, persistence: Persistence, is_head: bool, response: Response) {
-        let id = self.open(persistence, is_head);
+        let id = self.open(persistence, is_head, 0);
         self.answer(id, response);
     }
 
@@ -71,6 +76,7 @@ impl Outbox {
         let slot = id.0.checked_sub(self.first_id).and_then(|offset| self.slots.get_mut(offset as usize));
         let slot = slot.expect("a response is for a request of this connection that has none");
         assert!(slot.response.is_none(), "a request is answered once");
+        self.asked_bytes -= slot.asked_bytes;
         self.held_bytes += response.body.as_slice().len();
         slot.response = Some(response);
     }
@@ -164,7 +170,8 @@ impl Outbox {
 
     /// Whether no further request should be read.
     pub(crate) fn is_full(&self) -> bool {
-        self.slots.len() >= PIPELINED_REQUESTS_MAX || self.unsent_bytes() >= UNSENT_BYTES_MAX
+        self.slots.len() >= PIPELINED_REQUESTS_MAX
+            || self.unsent_bytes() + self.asked_bytes >= UNSENT_BYTES_MAX
     }
 
     /// When the client counts as gone, because it does not take what is sent.
@@ -174,9 +181,9 @@ impl Outbox {
 
     /// Memory held, in bytes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.output.capacity()
-            + self.held_bytes
-            + self.body.as_ref().map_or(0, |(body, _)| body.as_slice().len())
+        let answered = self.slots.iter().filter_map(|slot| slot.response.as_ref());
+        let bodies = answered.map(|response| &response.body).chain(self.body.as_ref().map(|(body, _)| body));
+        self.output.capacity() + self.asked_bytes + bodies.map(Body::memory_bytes).sum::<usize>()
     }
 
     fn unsent_bytes(&self) -> usize {

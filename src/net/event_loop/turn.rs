@@ -131,12 +131,13 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
                 Source::Client(key) => self.clients.handle_event(key, event),
             }
         }
-        if has_signal {
-            self.handle_stop_signal(now)?;
-        }
         self.accept(now);
         self.peers.read(now);
         self.clients.read(now);
+        // Last, so that what came before the signal is answered.
+        if has_signal {
+            self.handle_stop_signal(now)?;
+        }
         Ok(())
     }
 

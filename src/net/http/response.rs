@@ -167,6 +167,16 @@ impl ContentType {
 }
 
 impl Body {
+    /// Memory that would be free without this body, in bytes. Of a value that others hold too, this one's share.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Body::Static(_) => 0,
+            Body::Owned(bytes) => bytes.capacity(),
+            Body::Value(bytes) => bytes.len().div_ceil(Arc::strong_count(bytes)),
+        }
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {

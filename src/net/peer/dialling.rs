@@ -56,7 +56,7 @@ impl Peers {
         log::debug!("dialling {} at {remote}", peer.name);
         match self.connect(now, id, remote) {
             Ok(key) => self.peer_mut(id).outgoing = Outgoing::Link(key),
-            Err(error) => self.handle_outgoing_over(now, id, Stage::Connecting, remote, LinkError::Io(error)),
+            Err(error) => self.handle_outgoing_failed(now, id, remote, LinkError::Io(error)),
         }
     }
 
@@ -67,27 +67,50 @@ impl Peers {
         self.insert(link)
     }
 
-    /// The link to a peer ended, or did not come about.
-    pub(super) fn handle_outgoing_over(
+    /// The link to a peer stood and ended. `is_settled` tells a failure of the peer or the network from a link that
+    /// comes and goes: when two processes run with this node's identity, each takes the other's place again and again.
+    pub(super) fn handle_standing_over(
         &mut self,
         now: Millis,
         id: NodeId,
-        stage: Stage,
-        remote: SocketAddr,
+        is_settled: bool,
         error: LinkError,
     ) {
-        let peer = self.peers.iter_mut().find(|peer| peer.id == id).expect("only members are dialled");
-        if matches!(stage, Stage::Up(..)) {
+        let peer = self.peer_mut(id);
+        if is_settled {
             log::info!("{} is down: {error}", peer.name);
             peer.redial.reset();
             peer.warnings.reset(now, PEER_OUTAGE_GRACE_MS);
-        } else {
-            peer.is_refused = error.is_connection_refused();
-            peer.address.handle_failure();
-            if (error.is_lasting() || now.0 >= PEER_OUTAGE_GRACE_MS) && peer.warnings.permits(now) {
-                log::warn!("cannot reach {} at {remote}: {error}; trying on", peer.name);
-            }
+        } else if peer.warnings.permits(now) {
+            log::warn!(
+                "the link to {} ended as soon as it stood: {error}; if that goes on, see whether a second process runs \
+                 with this node's identity, and stop it",
+                peer.name
+            );
         }
+        peer.is_unsettled = !is_settled;
+        self.redial_later(now, id, &error);
+    }
+
+    /// The link to a peer did not come about.
+    pub(super) fn handle_outgoing_failed(
+        &mut self,
+        now: Millis,
+        id: NodeId,
+        remote: SocketAddr,
+        error: LinkError,
+    ) {
+        let peer = self.peer_mut(id);
+        peer.is_refused = error.is_connection_refused();
+        peer.address.handle_failure();
+        if (error.is_lasting() || now.0 >= PEER_OUTAGE_GRACE_MS) && peer.warnings.permits(now) {
+            log::warn!("cannot reach {} at {remote}: {error}; trying on", peer.name);
+        }
+        self.redial_later(now, id, &error);
+    }
+
+    fn redial_later(&mut self, now: Millis, id: NodeId, error: &LinkError) {
+        let peer = self.peers.iter_mut().find(|peer| peer.id == id).expect("only members are dialled");
         let pause = if error.is_lasting() {
             peer.redial.longest_pause()
         } else {

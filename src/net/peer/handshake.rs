@@ -1,6 +1,5 @@
 //! What the table of peers does with greetings.
 
-use crate::limits::PEER_OUTAGE_GRACE_MS;
 use crate::net::peer::greeting::{Greeting, GreetingError, Hello};
 use crate::net::peer::link::{Direction, LinkError, Stage};
 use crate::net::peer::peers::{Outgoing, PeerEvent, Peers};
@@ -44,7 +43,7 @@ impl Peers {
         let welcome = Greeting::Welcome(self.identity.hello(hello.from));
         let link = self.links.get_mut(key).expect("its bytes were just read");
         link.send_greeting(&welcome);
-        link.handle_greeted(hello.from, hello.incarnation);
+        link.handle_greeted(now, hello.from, hello.incarnation);
         self.flush_link(now, key);
         let peer = self.peer_mut(hello.from);
         peer.incoming = Some(key);
@@ -85,17 +84,23 @@ impl Peers {
             return Err(LinkError::Unwanted(format!("{} answers in its place", hello.from)));
         }
         let link = self.links.get_mut(key).expect("its bytes were just read");
-        link.handle_greeted(hello.from, hello.incarnation);
+        link.handle_greeted(now, hello.from, hello.incarnation);
         let remote = link.remote;
         let peer = self.peer_mut(dialled);
-        log::info!("{} is up: {remote}, Keva {}, start {}", peer.name, hello.version, hello.incarnation);
-        peer.redial.reset();
+        // A link that comes and goes is told of once, when it goes.
+        let level = if peer.is_unsettled { log::Level::Debug } else { log::Level::Info };
+        log::log!(
+            level,
+            "{} is up: {remote}, Keva {}, start {}",
+            peer.name,
+            hello.version,
+            hello.incarnation
+        );
         peer.address.handle_success();
         peer.was_up = true;
         peer.is_refused = false;
         peer.version = Some(hello.version);
         peer.last_contact = Some(now);
-        peer.warnings.reset(now, PEER_OUTAGE_GRACE_MS);
         self.events.push(PeerEvent::Connected { peer: dialled, incarnation: hello.incarnation });
         Ok(())
     }

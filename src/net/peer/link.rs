@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mio::net::TcpStream;
 
-use crate::limits::PEER_SILENCE_MS_MAX;
+use crate::limits::{PEER_SETTLED_MS, PEER_SILENCE_MS_MAX};
 use crate::net::buffer::Buffer;
 use crate::net::frame::{FrameDecoder, FrameError, encode_frame};
 use crate::net::peer::greeting::{Greeting, GreetingError};
@@ -105,6 +105,8 @@ pub(super) struct Link {
     pub(super) stage: Stage,
     /// When the greeting must be there.
     pub(super) greet_by: Millis,
+    /// When it was greeted.
+    up_since: Option<Millis>,
     /// Received and not yet a greeting.
     greeting: Buffer,
     decoder: FrameDecoder,
@@ -126,6 +128,7 @@ impl Link {
             direction,
             stage: if is_connected { Stage::Greeting } else { Stage::Connecting },
             greet_by,
+            up_since: None,
             greeting: Buffer::new(),
             decoder: FrameDecoder::default(),
             output: Buffer::new(),
@@ -138,6 +141,11 @@ impl Link {
     /// Whether the link still has to be greeted.
     pub(super) fn awaits_greeting(&self) -> bool {
         !self.is_closing && !matches!(self.stage, Stage::Up(..))
+    }
+
+    /// Whether the link has stood for so long that its end is an event and no symptom.
+    pub(super) fn is_settled(&self, now: Millis) -> bool {
+        self.up_since.is_some_and(|since| now - since >= PEER_SETTLED_MS)
     }
 
     pub(super) fn stream_mut(&mut self) -> &mut TcpStream {
@@ -213,7 +221,8 @@ impl Link {
     }
 
     /// The greeting was accepted. Bytes behind it are the first frames.
-    pub(super) fn handle_greeted(&mut self, peer: NodeId, incarnation: Incarnation) {
+    pub(super) fn handle_greeted(&mut self, now: Millis, peer: NodeId, incarnation: Incarnation) {
+        self.up_since = Some(now);
         self.stage = Stage::Up(peer, incarnation);
         self.decoder.push(self.greeting.as_slice());
         self.greeting.clear();

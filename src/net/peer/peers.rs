@@ -103,6 +103,8 @@ pub(super) struct Peer {
     pub(super) was_up: bool,
     /// The last attempt to dial it was refused by its host.
     pub(super) is_refused: bool,
+    /// The last link to it ended soon after it began.
+    pub(super) is_unsettled: bool,
     pub(super) version: Option<String>,
     pub(super) last_contact: Option<Millis>,
     pub(super) warnings: Throttle,
@@ -316,7 +318,11 @@ impl Peers {
         self.closing.push(key);
         let (stage, remote) = (link.stage, link.remote);
         match link.direction {
-            Direction::Outgoing(peer) => self.handle_outgoing_over(now, peer, stage, remote, error),
+            Direction::Outgoing(peer) if matches!(stage, Stage::Up(..)) => {
+                let is_settled = link.is_settled(now);
+                self.handle_standing_over(now, peer, is_settled, error);
+            }
+            Direction::Outgoing(peer) => self.handle_outgoing_failed(now, peer, remote, error),
             Direction::Incoming => self.handle_incoming_over(now, key, stage, remote, error),
         }
     }
@@ -362,6 +368,7 @@ impl Peer {
             redial: Redial::new(redial_pause_max),
             was_up: false,
             is_refused: false,
+            is_unsettled: false,
             version: None,
             last_contact: None,
             warnings: Throttle::default(),
