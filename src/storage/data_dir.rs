@@ -43,14 +43,19 @@ impl DataDir {
     }
 }
 
-/// Makes the directory with those above it, and makes its name durable.
+/// Makes the directory with those above it, and makes the names of all that are new durable.
 fn make_directory(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    let missing: Vec<&Path> =
+        path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).collect();
+    if missing.is_empty() {
         return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    let parent = path.canonicalize()?;
-    File::open(parent.parent().unwrap_or(Path::new("/")))?.sync_all()
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn lock(directory: &Path) -> Result<File, StorageError> {
