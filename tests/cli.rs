@@ -1,6 +1,7 @@
 //! The program from outside: flags, environment, exit codes and what it says on standard error.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -138,6 +139,50 @@ fn a_failure_ends_the_program_although_standard_error_is_full() {
         };
         assert_eq!(status.code(), Some(2), "{arguments:?}");
     }
+}
+
+/// What a node on `port` answers to a request that ends the connection. `None` when it does not listen yet.
+fn ask(port: u16, request: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket option");
+    stream.write_all(request.as_bytes()).expect("the node reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the node answers and closes");
+    Some(answer)
+}
+
+/// H6: a node whose standard error is a pipe that nobody reads serves, stops when asked to, and says nothing.
+#[test]
+fn a_node_works_although_standard_error_is_full() {
+    let directory = scratch();
+    let free = || TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (peers, clients) = (free(), free());
+    let port_of = |listener: &TcpListener| listener.local_addr().expect("it listens").port();
+    let (keva_port, user_port) = (port_of(&peers), port_of(&clients));
+    drop((peers, clients));
+    let node = format!(
+        "[[node]]\nidentity = 'one'\naddress = '127.0.0.1'\nkeva_port = {keva_port}\nuser_port = {user_port}\n\
+         wait_time = '0.1'\n"
+    );
+    std::fs::write(directory.path().join("one.toml"), node).expect("the file is written");
+    let (_reader, writer) = full_pipe();
+    let mut command = keva(directory.path());
+    // At this level every turn says something.
+    command.args(["--config-file", "one.toml", "--node-identity", "one", "--log-level", "trace"]);
+    let mut child = Running(command.stderr(writer).spawn().expect("it starts"));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while ask(user_port, "GET /livez HTTP/1.0\r\n\r\n").is_none_or(|answer| !answer.contains(" 200 ")) {
+        assert!(Instant::now() < deadline, "the node does not live");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for number in 0..50 {
+        let put = format!("PUT /v1/storage/key/k{number} HTTP/1.0\r\nContent-Length: 1\r\n\r\nx");
+        let answer = ask(user_port, &put).expect("it listens");
+        assert!(answer.ends_with("{\"done\":\"true\"}"), "{answer}");
+    }
+    let pid = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    assert_eq!(child.0.wait().expect("it is a child").code(), Some(0));
 }
 
 #[test]

@@ -80,6 +80,13 @@ fn original_file_loads_verbatim() {
     assert_eq!(config.heartbeat_interval_ms(), 300, "a tenth of the smallest wait_time");
 }
 
+/// The most likely slip in TOML.
+#[test]
+fn a_node_table_in_single_brackets_is_explained() {
+    let error = parse("\n[node]\nidentity = 'host1'\n").expect_err("it is no list of nodes");
+    assert!(error.contains("keva.toml:2:") && error.contains("[[node]], with two brackets"), "{error}");
+}
+
 #[test]
 fn each_broken_rule_says_where_and_what_to_do() {
     let long_name = "x".repeat(256);

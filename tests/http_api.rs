@@ -441,6 +441,7 @@ fn cluster_status() {
         keva_port: 7000,
         user_port: 8000,
         connected: id == 2,
+        last_contact: (id == 2).then_some(Millis(950)),
         version: Some("0.1.0"),
     };
     let members = [member(1, "a"), member(2, "b"), member(3, "c")];
@@ -488,6 +489,8 @@ fn cluster_status() {
             && json["members"][1]["match"].is_null()
     );
     assert_eq!(json["members"][0]["role"], "pre-candidate");
+    let contacts: Vec<Option<u64>> = (0..3).map(|n| json["members"][n]["last_contact_ms"].as_u64()).collect();
+    assert_eq!(contacts, [Some(0), Some(50), None], "without a leader's knowledge, what the links know");
     let leader = render_status(StatusPage::Leader, &status, &cluster, &names);
     assert_eq!((leader.status.code(), leader.retry_after_s), (503, Some(1)));
 }

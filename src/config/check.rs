@@ -57,6 +57,10 @@ impl Source<'_> {
         let problem = if message.starts_with("unknown field") {
             let mut names = message.split('`').skip(1).step_by(2).map(str::to_owned);
             ConfigProblem::SettingUnknown { name: names.next().unwrap_or_default(), known: names.collect() }
+        } else if message == "invalid type: map, expected a sequence" {
+            // `node` is the only list of tables.
+            let reason = "a node's table begins with [[node]], with two brackets on each side".into();
+            ConfigProblem::Malformed { reason }
         } else {
             ConfigProblem::Malformed { reason: message.replace('\n', ", ") }
         };

@@ -51,6 +51,7 @@ impl TestNode {
                     keva_port: 1,
                     user_port: 2,
                     connected: true,
+                    last_contact: None,
                     version: None,
                 };
                 let status = ReplicaStatus {

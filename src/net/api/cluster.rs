@@ -34,6 +34,8 @@ pub struct MemberView<'a> {
     pub user_port: u16,
     /// Whether a link to it stands. Of no meaning for this node itself.
     pub connected: bool,
+    /// When something last came over a link from it.
+    pub last_contact: Option<Millis>,
     /// Its program's version, as far as it is known. Of no meaning for this node itself.
     pub version: Option<&'a str>,
 }
@@ -120,7 +122,7 @@ fn describe_member<'a>(member: &MemberView<'a>, status: &ReplicaStatus, now: Mil
     let peer: Option<&PeerStatus> = status.peers.iter().find(|peer| peer.id == member.id);
     // A leader knows of itself that its log ends where it ends; the others know only about themselves.
     let match_index = if is_self { Some(status.last_index) } else { peer.map(|peer| peer.match_index) };
-    let last_contact = peer.and_then(|peer| peer.last_contact);
+    let last_contact = peer.and_then(|peer| peer.last_contact).or(member.last_contact);
     MemberJson {
         identity: member.identity,
         role: role_of(member.id, status),

@@ -72,6 +72,7 @@ impl Observer {
                 keva_port: node.keva_port,
                 user_port: node.user_port,
                 connected: is_own || link.is_some_and(|link| link.is_connected),
+                last_contact: link.and_then(|link| link.last_contact),
                 version: if is_own {
                     Some(env!("CARGO_PKG_VERSION"))
                 } else {
