@@ -5,6 +5,7 @@ use keva::limits::SHUTDOWN_MS_MAX;
 use keva::net::api::{Action, render};
 use keva::net::peer::PeerEvent;
 use keva::raft::message::{AppendOutcome, Envelope, Message};
+use keva::raft::types::Term;
 use keva::replica::io::{NotApplied, Outcome};
 
 use crate::env::Env;
@@ -150,7 +151,7 @@ impl Node {
             match event {
                 PeerEvent::Message(envelope) => {
                     env.trace(|| format!("node{} takes {}", index + 1, describe(&envelope)));
-                    note_message(env, &envelope);
+                    note_message(env, &envelope, process.replica.raft().term());
                     let promises = matches!(
                         envelope.message,
                         Message::RequestVote { .. } | Message::AppendEntries { .. }
@@ -269,9 +270,8 @@ impl Node {
         for reply in std::mem::take(&mut process.output.replies) {
             let asked_in = env.checks.asked.remove(&(index, reply.ticket));
             note_reply(env, &reply.outcome, asked_in < Some(process.replica.raft().term()), process);
-            let Some(waiting) = process.sessions.take_waiting(reply.ticket) else {
-                panic!("an answer to a request that is over: {reply:?}")
-            };
+            // Nobody waits when the connection broke in this turn.
+            let Some(waiting) = process.sessions.take_waiting(reply.ticket) else { continue };
             let response = render(waiting.render, reply, &process.view);
             process.sessions.respond(now, waiting.socket, waiting.call, response);
         }
@@ -328,12 +328,13 @@ impl Node {
     }
 }
 
-fn note_message(env: &mut Env, envelope: &Envelope) {
+fn note_message(env: &mut Env, envelope: &Envelope, term: Term) {
     match &envelope.message {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { .. } } => env.mark(Mark::ProbeRejected),
         Message::PreVoteResponse { granted: false, .. } => env.mark(Mark::PreVoteRefused),
         Message::RequestVoteResponse { granted: false } => env.mark(Mark::VoteRefused),
         Message::TimeoutNow => env.mark(Mark::HandedOver),
+        Message::HeartbeatResponse { .. } if envelope.term > term => env.mark(Mark::StaleLeaderTold),
         _ => {}
     }
 }
@@ -348,7 +349,6 @@ fn note_sent(env: &mut Env, node: usize, envelope: &Envelope) {
                 }
             }
         }
-        Message::HeartbeatResponse { round } if round.0 == 0 => env.mark(Mark::StaleLeaderTold),
         _ => {}
     }
 }

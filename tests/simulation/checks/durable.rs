@@ -97,7 +97,12 @@ impl DurableView {
         Index(last)
     }
 
-    /// A check of the disk's records against those seen before failed for none of these.
+    /// The newest segment's number.
+    pub(crate) fn newest_segment(&self) -> u64 {
+        self.live.first().map_or(0, |(seq, _)| *seq)
+    }
+
+    /// All durable entries.
     pub(crate) fn entries(&self) -> impl Iterator<Item = (Index, Term, u32)> {
         let mut all = Vec::new();
         for index in 1..=self.last_index().0 {
