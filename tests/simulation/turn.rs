@@ -183,6 +183,7 @@ impl Node {
             };
             let deadline = now.after(timeout_ms.unwrap_or(env.plan.timeout_ms));
             let ticket = process.sessions.open_ticket(socket, call.id, render, deadline);
+            env.trace(|| format!("node{} is asked on {socket}, until {deadline}: {ticket:?}", index + 1));
             env.checks.asked.insert((index, ticket), process.replica.raft().term());
             process.replica.submit(now, ticket, request, deadline);
         }
@@ -268,6 +269,7 @@ impl Node {
         let process = self.parts();
         let now = process.now;
         for reply in std::mem::take(&mut process.output.replies) {
+            env.trace(|| format!("node{} answers {:?}: {:?}", index + 1, reply.ticket, reply.outcome));
             let asked_in = env.checks.asked.remove(&(index, reply.ticket));
             note_reply(env, &reply.outcome, asked_in < Some(process.replica.raft().term()), process);
             // Nobody waits when the connection broke in this turn.

@@ -124,6 +124,7 @@ impl User {
 
     /// Does whatever is to be done at the moment.
     pub(crate) fn act(&mut self, env: &mut Env, load: &mut Load) {
+        drop(env.network.take_ready(self.host));
         self.receive(env, load);
         if self.pending.front().is_some_and(|oldest| oldest.give_up_at <= env.now) {
             self.give_up(env, load);
