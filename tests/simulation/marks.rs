@@ -25,7 +25,6 @@ marks! {
     ReadTimedOut: "read not answered in time",
     WriteResent: "write re-sent",
     WriteSkipped: "repeated write skipped",
-    WriteSuperseded: "superseded write",
     WriteUnknown: "outcome of a write unknown",
     WriteNotApplied: "write surely not applied",
     ConditionFailed: "condition failed",

@@ -239,7 +239,7 @@ impl Plan {
         let nodes = [1, 2, 3, 3, 3, 3, 4, 5, 5, 7][rng.usize(..10)];
         let users = rng.usize(1..=8);
         let keys = [1, 2, 3, 5, 10, 20, 50][rng.usize(..7)];
-        let operations = rng.u32(60..=240);
+        let operations = rng.u32(60..=500);
         let election_ms = [50, 100, 100, 150, 300][rng.usize(..5)];
         let unit = election_ms * 1000;
         let mut classes = Classes::default();
@@ -256,7 +256,7 @@ impl Plan {
         for class in &overrides.without {
             classes = classes.without(*class);
         }
-        let duration = unit * rng.u64(25..=60);
+        let duration = unit * rng.u64(25..=120);
         let delay_mean = if classes.has(Class::Delay) { rng.u64(unit / 100..=unit / 4) } else { unit / 400 };
         let rate = |class, rng: &mut Rng, high: u32| {
             let rate = rng.u32(high / 20..=high);

@@ -6,7 +6,7 @@ use keva::net::api::{Action, render};
 use keva::net::peer::PeerEvent;
 use keva::raft::message::{AppendOutcome, Envelope, Message};
 use keva::raft::types::Term;
-use keva::replica::io::{NotApplied, Outcome};
+use keva::replica::io::Outcome;
 
 use crate::env::Env;
 use crate::marks::Mark;
@@ -366,7 +366,6 @@ fn note_reply(env: &mut Env, outcome: &Outcome, is_later_term: bool, process: &P
             }
         }
         Outcome::ConditionFailed { .. } => env.mark(Mark::ConditionFailed),
-        Outcome::NotApplied(NotApplied::Superseded) => env.mark(Mark::WriteSuperseded),
         Outcome::NotApplied(_) => env.mark(Mark::WriteNotApplied),
         Outcome::OutcomeUnknown => env.mark(Mark::WriteUnknown),
         Outcome::Written | Outcome::Reached => {}

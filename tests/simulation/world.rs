@@ -13,7 +13,7 @@ use crate::support::{linearizability, witness};
 use crate::users::{Load, User};
 
 /// Events after which the faults end in any case.
-const EVENTS_MAX: u64 = 60_000;
+const EVENTS_MAX: u64 = 150_000;
 /// How long after the last fault everything must be well, besides many election timeouts: links that broke without a
 /// sign are only given up after a while.
 const RECOVERY_US: u64 = 25_000_000;
