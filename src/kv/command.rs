@@ -99,6 +99,13 @@ impl Command {
         }
     }
 
+    /// Makes the command take effect in any case.
+    pub(crate) fn forget_condition(&mut self) {
+        match self {
+            Command::Put { condition, .. } | Command::Delete { condition, .. } => *condition = Condition::default(),
+        }
+    }
+
     /// Bytes of the value that the command brings.
     #[must_use]
     pub fn value_len(&self) -> usize {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::raft::types::{Incarnation, NodeId};
+use crate::util::mutation::mutant;
 
 /// A write's name, unique over all nodes and restarts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,9 @@ impl Sessions {
     /// Whether this write is newer than every write of its origin noted so far.
     #[must_use]
     pub fn is_newer(&self, id: WriteId) -> bool {
+        if mutant("dedupe-ignores-incarnation") {
+            return self.newest.get(&id.origin).is_none_or(|newest| id.seq > newest.1);
+        }
         self.newest.get(&id.origin).is_none_or(|newest| (id.incarnation, id.seq) > *newest)
     }
 

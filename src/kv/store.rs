@@ -7,6 +7,7 @@ use crate::kv::command::Command;
 use crate::kv::session::{Sessions, WriteId};
 use crate::raft::types::Index;
 use crate::util::hash::fnv1a_64;
+use crate::util::mutation::mutant;
 
 /// A key's value with what is known about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,11 +50,11 @@ impl Store {
     /// When an entry is left out or repeated.
     pub fn apply(&mut self, index: Index, id: WriteId, command: Command) -> Applied {
         self.pass(index);
-        if !self.sessions.advance(id) {
+        if !self.sessions.advance(id) && !mutant("no-dedupe") {
             return Applied::Skipped;
         }
         let current = self.items.get(command.key()).map(|item| item.revision);
-        if !command.condition().holds(current) {
+        if !command.condition().holds(current) && !mutant("conditions-ignored") {
             return Applied::ConditionFailed { current };
         }
         match command {

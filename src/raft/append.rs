@@ -8,6 +8,7 @@ use crate::raft::raft::Raft;
 use crate::raft::role::Role;
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 impl<S: Storage> Raft<S> {
@@ -50,9 +51,16 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         let verified = if entries.is_empty() { prev.index } else { last.index };
+        if mutant("commit-before-append") {
+            self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
+        }
         self.append_missing(from, entries)?;
+        if mutant("commit-as-the-leader-says") {
+            self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
+        }
         self.verified_index = self.verified_index.max(verified);
         self.commit_index = self.commit_index.max(commit_index.min(verified));
+        let verified = if mutant("ack-last-index") { self.storage.last_index() } else { verified };
         let outcome = AppendOutcome::Accepted { match_index: verified };
         self.send(from, Message::AppendEntriesResponse { outcome });
         Ok(())
@@ -63,7 +71,7 @@ impl<S: Storage> Raft<S> {
     fn append_missing(&mut self, from: NodeId, entries: &Entries) -> Result<(), StorageError> {
         for entry in entries.iter() {
             match self.storage.term(entry.index()) {
-                Some(term) if term == entry.term() => continue,
+                Some(term) if term == entry.term() && !mutant("truncate-on-match") => continue,
                 Some(term) => {
                     let index = entry.index();
                     assert!(
@@ -72,7 +80,9 @@ impl<S: Storage> Raft<S> {
                         entry.id()
                     );
                     self.storage.truncate_suffix(index.prev())?;
-                    self.synced_index = self.synced_index.min(index.prev());
+                    if !mutant("synced-index-kept") {
+                        self.synced_index = self.synced_index.min(index.prev());
+                    }
                     self.storage.append(entry)?;
                 }
                 None => self.storage.append(entry)?,
@@ -100,6 +110,9 @@ impl<S: Storage> Raft<S> {
         // The leader names only what this node has acknowledged in this term. If the disk went back in time since,
         // what stands there may be other entries, so only what this process has compared counts.
         self.commit_index = self.commit_index.max(commit_index.min(self.verified_index));
+        if mutant("heartbeat-commits-anything") {
+            self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
+        }
         self.send(from, Message::HeartbeatResponse { round });
     }
 
@@ -150,6 +163,7 @@ impl<S: Storage> Raft<S> {
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.last_contact = now;
         progress.on_heartbeat_answered();
+        let round = if mutant("any-answer-confirms-reads") { sent } else { round };
         progress.round_acked = progress.round_acked.max(round.min(sent));
         self.confirm_reads();
     }
@@ -165,7 +179,10 @@ impl<S: Storage> Raft<S> {
     pub(super) fn send_heartbeat(&mut self, peer: NodeId, round: ReadRound) {
         let Role::Leader(leader) = &self.role else { return };
         let Some(progress) = leader.progress.get(&peer) else { return };
-        let commit_index = self.commit_index.min(progress.match_index());
+        let mut commit_index = self.commit_index.min(progress.match_index());
+        if mutant("heartbeat-commits-anything") {
+            commit_index = self.commit_index;
+        }
         self.send(peer, Message::Heartbeat { commit_index, round });
     }
 
@@ -239,9 +256,10 @@ impl<S: Storage> Raft<S> {
         let trusted =
             leader.progress.values().map(|p| if p.quarantined { Index(0) } else { p.match_index() });
         let mut matched: Vec<Index> = trusted.collect();
-        matched.push(self.synced_index);
+        let mine = if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
+        matched.push(mine);
         let reached = reached_by_majority(&mut matched);
-        if reached > self.commit_index && self.storage.term(reached) == Some(self.term()) {
+        if reached > self.commit_index && (self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term")) {
             self.commit_index = reached;
             self.release_unready_reads();
         }

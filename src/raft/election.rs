@@ -9,6 +9,7 @@ use crate::raft::read_index::ReadQueue;
 use crate::raft::role::{Election, Follower, Leader, Role};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{EntryId, NodeId, Term};
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 impl<S: Storage> Raft<S> {
@@ -35,7 +36,10 @@ impl<S: Storage> Raft<S> {
         assert!(!self.is_leader(), "a leader does not campaign");
         self.set_hard_state(self.term().next(), Some(self.config.id))?;
         self.reset_election_deadline(now);
-        self.role = Role::Candidate(Election::default());
+        self.role = match std::mem::replace(&mut self.role, Role::Follower(Follower { leader: None })) {
+            Role::PreCandidate(election) if mutant("pre-votes-count") => Role::Candidate(election),
+            _ => Role::Candidate(Election::default()),
+        };
         let last = self.last_id();
         for peer in self.peers.clone().iter().copied() {
             self.send(peer, Message::RequestVote { last, transfer });
@@ -84,6 +88,9 @@ impl<S: Storage> Raft<S> {
             transfer: None,
         });
         self.hurry = None;
+        if mutant("no-noop") {
+            return Ok(());
+        }
         self.append_own(EntryKind::NoOp, &[]).map(drop)
     }
 
@@ -108,6 +115,12 @@ impl<S: Storage> Raft<S> {
     /// The election restriction: a vote goes only to a log that holds everything this one does (paper, section
     /// 5.4.1). Ids compare by term first.
     fn is_up_to_date(&self, last: EntryId) -> bool {
+        if mutant("up-to-date-by-index") {
+            return last.index >= self.last_id().index;
+        }
+        if mutant("up-to-date-by-term") {
+            return last.term >= self.last_id().term;
+        }
         last >= self.last_id()
     }
 
@@ -155,7 +168,7 @@ impl<S: Storage> Raft<S> {
         };
         let granted = vote_is_free && self.is_up_to_date(last);
         if granted {
-            if self.vote().is_none() {
+            if self.vote().is_none() && !mutant("vote-not-persisted") {
                 self.set_hard_state(self.term(), Some(from))?;
             }
             // The candidate deserves the time to win.

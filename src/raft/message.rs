@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::raft::entry::Entries;
 use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::util::mutation::mutant;
 
 /// Names a round of heartbeats: an ack with this number answers a heartbeat sent after every read with a number up to
 /// it was registered. Counts up within a leadership; never taken from a request.
@@ -134,11 +135,11 @@ impl Message {
     pub fn requires_sync(&self) -> bool {
         match self {
             // The candidate's term, its vote for itself, and the log that it advertises.
-            Message::RequestVote { .. } => true,
+            Message::RequestVote { .. } => !mutant("campaign-before-sync"),
             // The voter's term and vote.
-            Message::RequestVoteResponse { .. } => true,
+            Message::RequestVoteResponse { .. } => !mutant("vote-before-sync"),
             // The entries that the leader will count.
-            Message::AppendEntriesResponse { .. } => true,
+            Message::AppendEntriesResponse { .. } => !mutant("ack-before-sync"),
             // A pre-vote promises nothing. A leader counts itself only after its own sync, so its entries may travel
             // earlier. A heartbeat's answer only says that no newer term is known. The rest is between clients' nodes
             // and the leader, and becomes a promise only through the log.

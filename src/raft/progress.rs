@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use crate::limits::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX};
 use crate::raft::message::ReadRound;
 use crate::raft::types::Index;
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 /// A leader's view of one peer.
@@ -139,7 +140,7 @@ impl Progress {
 
     /// The peer has everything up to `index`. Returns whether that is news.
     pub(super) fn on_accepted(&mut self, index: Index) -> bool {
-        if index < self.match_index {
+        if index < self.match_index && !mutant("match-may-regress") {
             return false;
         }
         let news = index > self.match_index;

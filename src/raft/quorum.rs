@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::raft::types::NodeId;
+use crate::util::mutation::mutant;
 
 /// How an election stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,7 +19,7 @@ pub enum VoteResult {
 /// The smallest number of voters that is more than half of `voters`.
 #[must_use]
 pub fn majority(voters: usize) -> usize {
-    voters / 2 + 1
+    if mutant("half-is-a-majority") { voters.div_ceil(2) } else { voters / 2 + 1 }
 }
 
 /// The largest value that a majority has reached, given each voter's value. With it commit indexes, confirmed read

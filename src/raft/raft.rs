@@ -11,6 +11,7 @@ use crate::raft::progress::Progress;
 use crate::raft::role::{Follower, Role};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
+use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 use crate::util::time::Millis;
 
@@ -156,7 +157,7 @@ impl<S: Storage> Raft<S> {
             Message::PreVoteResponse { campaign_term, granted } => {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
             }
-            message if term < self.term() => self.handle_stale(from, &message),
+            message if term < self.term() && !mutant("old-terms-accepted") => self.handle_stale(from, &message),
             message => {
                 if term > self.term() {
                     if self.ignores_higher_term(now, &message) {
@@ -305,7 +306,7 @@ impl<S: Storage> Raft<S> {
         // A term that ended in this turn takes its promises with it: they may speak of entries that a later message
         // of the turn has removed.
         let mut messages = std::mem::take(&mut self.outbox_after_sync);
-        messages.retain(|envelope| envelope.term == self.synced_term);
+        messages.retain(|envelope| envelope.term == self.synced_term || mutant("promises-kept-over-terms"));
         self.count_own_vote(now)?;
         self.maybe_commit();
         self.check_invariants();
@@ -433,6 +434,9 @@ impl<S: Storage> Raft<S> {
             self.verified_index = Index(0);
         }
         self.hard_state = HardState { term, vote, commit_index: self.commit_index.min(self.synced_index) };
+        if mutant("hard-state-not-written") {
+            return Ok(());
+        }
         self.storage.set_hard_state(self.hard_state)
     }
 

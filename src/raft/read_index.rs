@@ -17,6 +17,7 @@ use crate::raft::raft::Raft;
 use crate::raft::role::Role;
 use crate::raft::storage::Storage;
 use crate::raft::types::{Index, NodeId};
+use crate::util::mutation::mutant;
 
 /// A leader's reads that are not confirmed yet.
 #[derive(Debug, Default)]
@@ -49,7 +50,7 @@ impl ReadQueue {
     }
 
     fn register(&mut self, from: NodeId, context: ReadContext, index: Index) {
-        let round = ReadRound(self.round.0 + 1);
+        let round = ReadRound(self.round.0 + u64::from(!mutant("read-joins-sent-round")));
         self.queue.push_back(Read { round, from, context, index });
     }
 }
@@ -63,6 +64,10 @@ impl<S: Storage> Raft<S> {
     pub fn read_index(&mut self, context: ReadContext) -> bool {
         match (&self.role, self.leader()) {
             (Role::Leader(_), _) => self.register_read(self.config.id, context),
+            (_, Some(_)) if mutant("read-locally") => {
+                self.confirmed_reads.push((context, self.commit_index));
+                true
+            }
             (_, Some(leader)) => {
                 self.send(leader, Message::ReadIndex { context });
                 true
@@ -89,7 +94,7 @@ impl<S: Storage> Raft<S> {
         if leader.reads.waiting_from(from) >= READ_CONTEXTS_MAX {
             return false;
         }
-        if ready {
+        if ready || mutant("read-before-own-commit") {
             leader.reads.register(from, context, commit_index);
         } else {
             leader.reads.unready.push((from, context));
@@ -116,7 +121,10 @@ impl<S: Storage> Raft<S> {
         let mut rounds: Vec<ReadRound> =
             leader.progress.values().map(|progress| progress.round_acked).collect();
         rounds.push(leader.reads.round);
-        let confirmed = reached_by_majority(&mut rounds);
+        let mut confirmed = reached_by_majority(&mut rounds);
+        if mutant("read-without-quorum") {
+            confirmed = leader.reads.round;
+        }
         let mut done = Vec::new();
         while let Some(read) = leader.reads.queue.pop_front_if(|read| read.round <= confirmed) {
             done.push(read);

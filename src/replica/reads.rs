@@ -16,6 +16,7 @@ use crate::limits::{READ_CONTEXTS_ASKED_MAX, READS_IN_FLIGHT_MAX};
 use crate::raft::message::ReadContext;
 use crate::raft::types::{Incarnation, Index};
 use crate::replica::io::{NotApplied, Outcome, Ticket};
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 /// Contexts of one incarnation: enough for 10,000 a second over 50 years.
@@ -138,7 +139,8 @@ impl Reads {
             return;
         };
         let question = self.asked.remove(position).expect("just found");
-        for (number, read) in self.waiting.range_mut(question.first..=question.last) {
+        let last = if mutant("context-confirms-later-reads") { u64::MAX } else { question.last };
+        for (number, read) in self.waiting.range_mut(question.first..=last) {
             if read.confirmed.is_none() {
                 read.confirmed = Some(index);
                 self.by_index.insert((index, *number));
@@ -150,7 +152,7 @@ impl Reads {
     /// barrier.
     pub(crate) fn take_ready(&mut self, applied: Index) -> Option<(Ticket, Option<String>)> {
         let (index, number) = *self.by_index.first()?;
-        if index > applied {
+        if index > applied && !mutant("read-before-applied") {
             return None;
         }
         let read = self.remove(number);

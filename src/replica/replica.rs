@@ -20,6 +20,7 @@ use crate::replica::io::{
 use crate::replica::leadership::Leadership;
 use crate::replica::reads::Reads;
 use crate::replica::writes::Writes;
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 /// What a replica needs to know from the start.
@@ -162,7 +163,14 @@ impl<S: Storage> Replica<S> {
             return self.answer(ticket, Outcome::NotApplied(NotApplied::NoLeader));
         }
         let taken = match request {
-            Request::Write(command) => self.writes.add(ticket, &command, deadline),
+            Request::Write(mut command) => {
+                if mutant("condition-at-submit")
+                    && command.condition().holds(self.store.get(command.key()).map(|item| item.revision))
+                {
+                    command.forget_condition();
+                }
+                self.writes.add(ticket, &command, deadline)
+            }
             Request::Read { key, consistency: Consistency::Stale } => {
                 return self.answer(ticket, Outcome::Value(self.store.get(&key).cloned()));
             }
@@ -236,6 +244,9 @@ impl<S: Storage> Replica<S> {
         self.maybe_hand_over(now);
         self.leadership.on_committed(self.raft.commit_index());
         self.committed = self.committed.max(synced.committed);
+        if mutant("apply-uncommitted") {
+            self.committed = self.committed.max(self.raft.synced_index());
+        }
         self.apply_committed()?;
         while let Some((ticket, key)) = self.reads.take_ready(self.store.applied_index()) {
             let value = |key: String| Outcome::Value(self.store.get(&key).cloned());

@@ -13,6 +13,7 @@ use crate::kv::session::WriteId;
 use crate::limits::{FORWARD_BYTES_MAX, WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::raft::types::{Incarnation, NodeId};
 use crate::replica::io::{NotApplied, Outcome, Ticket};
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 /// The waiting writes of one process.
@@ -90,6 +91,9 @@ impl Writes {
     /// again.
     pub(crate) fn offer_again(&mut self) {
         self.offered_seq = 0;
+        if mutant("handed-out-forgotten") {
+            self.waiting.values_mut().for_each(|write| write.handed_out = false);
+        }
     }
 
     /// The next write to offer. One whose time is up is passed over: it ends in this turn, and must not be sent
@@ -147,6 +151,10 @@ impl Writes {
         while let Some((&oldest, write)) = self.waiting.range(..=seq).next() {
             let is_applied = oldest == seq && write.payload == payload;
             let ticket = self.remove(oldest);
+            if oldest < seq && mutant("overtaken-said-to-be-written") {
+                ticket.into_iter().for_each(|ticket| answer(ticket, Outcome::Written));
+                continue;
+            }
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);
             let outcome = outcome.clone().filter(|_| is_applied).unwrap_or(overtaken);
             if let Some(ticket) = ticket {
@@ -160,7 +168,7 @@ impl Writes {
         while let Some(&(deadline, seq)) = self.by_deadline.first()
             && deadline <= now
         {
-            let handed_out = self.waiting[&seq].handed_out;
+            let handed_out = self.waiting[&seq].handed_out && !mutant("unknown-said-to-be-not-applied");
             let ticket = self.remove(seq);
             let never_sent = Outcome::NotApplied(NotApplied::NoLeader);
             if let Some(ticket) = ticket {

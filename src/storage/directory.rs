@@ -4,6 +4,7 @@ use std::io;
 
 use crate::raft::storage::StorageError;
 use crate::storage::region::Region;
+use crate::util::mutation::mutant;
 
 /// A flat directory. Creating, renaming and removing are durable only after [`Directory::sync`]; before it, a crash
 /// may keep any of them and lose any other.
@@ -69,8 +70,13 @@ pub(crate) fn publish<D: Directory>(
     temporary: &str,
     name: &str,
 ) -> Result<(), StorageError> {
-    region.sync().map_err(io_error("sync", directory.path(temporary)))?;
+    if !mutant("name-before-content") {
+        region.sync().map_err(io_error("sync", directory.path(temporary)))?;
+    }
     directory.rename(temporary, name).map_err(io_error("give its name to", directory.path(name)))?;
+    if mutant("names-not-synced") {
+        return Ok(());
+    }
     sync_names(directory)
 }
 

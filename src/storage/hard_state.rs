@@ -19,6 +19,7 @@ use crate::storage::cases::{HARD_STATE_CASES, SlotChoice, find_case};
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::region::Region;
 use crate::storage::stamp::{Owner, REPLACE, StampError, check_stamp, put, stamp, u64_at};
+use crate::util::mutation::mutant;
 
 /// The file's name.
 pub(crate) const HARD_STATE_NAME: &str = "hard-state";
@@ -134,6 +135,7 @@ impl<R: Region> HardStateFile<R> {
         }
         let slots = [read_slot(&region, 0, owner, &path)?, read_slot(&region, 1, owner, &path)?];
         let seqs = slots.map(|slot| slot.map_or(0, |slot| slot.seq));
+        let slots = if mutant("slots-may-both-be-lost") { slots.map(|slot| Some(slot.unwrap_or_default())) } else { slots };
         let case = find_case(&HARD_STATE_CASES, [slots[0].is_some(), slots[1].is_some(), seqs[1] > seqs[0]]);
         let chosen = match case.decision {
             SlotChoice::First => slots[0],
@@ -173,7 +175,9 @@ impl<R: Region> HardStateFile<R> {
         let slot = Slot { seq: self.slot.seq + 1, ..slot };
         let block = slot.encode(self.owner);
         write_slot(&mut self.region, 0, &block).map_err(io_error("write", self.path.clone()))?;
-        self.region.sync().map_err(io_error("sync", self.path.clone()))?;
+        if !mutant("hard-state-not-synced") {
+            self.region.sync().map_err(io_error("sync", self.path.clone()))?;
+        }
         self.slot = slot;
         write_slot(&mut self.region, 1, &block).map_err(io_error("write", self.path.clone()))?;
         self.copy_dirty = true;

@@ -16,6 +16,7 @@ use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segm
 use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
+use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 
 /// What a larger-than-usual segment is called until its header is durable.
@@ -228,7 +229,9 @@ impl<D: Directory> Log<D> {
         if self.is_dirty() {
             self.write()?;
             let path = self.active_path();
-            self.active_mut().sync().map_err(io_error("sync", path))?;
+            let result = self.active_mut().sync();
+            let result = if mutant("failed-sync-repeated") { result.or_else(|_| self.active_mut().sync()) } else { result };
+            result.map_err(io_error("sync", path))?;
             self.durable_index = self.last_index();
         }
         Ok(())
@@ -252,7 +255,11 @@ impl<D: Directory> Log<D> {
         self.sync()?;
         let chain_crc = self.chain_crc(last_kept)?;
         let base_term = self.term(last_kept).expect("kept entries have a term");
-        self.begin_segment(last_kept.next(), base_term, chain_crc, 0)?;
+        if !mutant("truncate-in-memory") {
+            self.begin_segment(last_kept.next(), base_term, chain_crc, 0)?;
+        } else {
+            self.segments.iter_mut().for_each(|segment| segment.forget_behind(last_kept));
+        }
         self.terms.truncate(last_kept);
         self.durable_index = last_kept;
         Ok(())
@@ -282,7 +289,9 @@ impl<D: Directory> Log<D> {
         chain_crc: u32,
         entry_bytes: usize,
     ) -> Result<(), StorageError> {
-        self.sync()?;
+        if !mutant("rotate-before-sync") {
+            self.sync()?;
+        }
         let start = SegmentStart { seq: self.active().header().seq + 1, base_index, base_term, chain_crc };
         let size = segment_size_for(entry_bytes, self.maker.segment_bytes);
         let (region, temporary) = if size == self.maker.segment_bytes {

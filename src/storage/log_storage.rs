@@ -16,6 +16,7 @@ use crate::storage::recovery::{
 use crate::storage::region::Region;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, parse_segment_name, segment_name};
 use crate::storage::spare::{SPARE_NAME, SpareProgress};
+use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 
 /// Names of files that are not whole yet. What a crash left of them is worth nothing.
@@ -129,7 +130,10 @@ impl<D: Directory> LogStorage<D> {
         }
         let slot = opened.as_ref().map_or_else(Slot::default, |file| *file.slot());
         report.clean = slot.clean;
-        let incarnation = Incarnation(slot.incarnation.0 + 1);
+        let mut incarnation = Incarnation(slot.incarnation.0 + 1);
+        if mutant("start-not-counted") {
+            incarnation = slot.incarnation.max(Incarnation(1));
+        }
         let mut maker = SegmentMaker { owner, incarnation, segment_bytes, rng };
         let recovered = recover(&mut directory, &mut maker, &mut inventory, &slot, &mut report)?;
         remove_leftovers(&mut directory, &inventory, &recovered, &mut report)?;
@@ -354,7 +358,9 @@ impl<D: Directory> Storage for LogStorage<D> {
             "an entry of a term that the hard state does not know yet"
         );
         self.attempt(|storage| {
-            storage.write_hard_state()?;
+            if !mutant("log-before-hard-state") {
+                storage.write_hard_state()?;
+            }
             storage.log.append(entry)?;
             storage.note_new_segment();
             Ok(())
@@ -378,6 +384,9 @@ impl<D: Directory> Storage for LogStorage<D> {
 
     fn sync(&mut self) -> Result<(), StorageError> {
         self.attempt(|storage| {
+            if mutant("log-before-hard-state") {
+                storage.log.sync()?;
+            }
             storage.write_hard_state()?;
             storage.log.sync()
         })

@@ -12,6 +12,7 @@ use crate::storage::region::Region;
 use crate::storage::segment::{Segment, SegmentHeader, segment_name};
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
+use crate::util::mutation::mutant;
 
 /// What was found when the working directory was opened, for the log.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -165,7 +166,7 @@ fn drop_void<R>(segments: Vec<(SegmentHeader, R)>) -> (Vec<(SegmentHeader, R)>, 
     let (mut live, mut void) = (Vec::new(), Vec::new());
     let mut void_from = Index(u64::MAX);
     for (header, region) in segments.into_iter().rev() {
-        if header.base_index >= void_from {
+        if header.base_index >= void_from && !mutant("void-segments-count") {
             void.push(header.seq);
         } else {
             void_from = void_from.min(header.valid_from);
@@ -262,7 +263,9 @@ fn settle_tail<R: Region>(
         }
     }
     let facts = [successor.is_some(), successor == Some(next), durable >= next, used == 0];
-    match find_case(&TAIL_CASES, facts).decision {
+    let decision = find_case(&TAIL_CASES, facts).decision;
+    let is_mutant = mutant("damage-taken-for-tail") && decision == TailDecision::Damaged;
+    match if is_mutant { TailDecision::Cut } else { decision } {
         TailDecision::Accept => {}
         TailDecision::Cut => {
             segment.clear_behind_end(used).map_err(io_error("write", path.to_string()))?;
@@ -277,7 +280,7 @@ fn settle_tail<R: Region>(
             });
         }
     }
-    if successor.is_none() {
+    if successor.is_none() && !mutant("tail-not-rewritten") {
         report.rewritten_bytes =
             segment.rewrite_from(durable.next()).map_err(io_error("write", path.to_string()))?;
         if used > 0 || report.rewritten_bytes > 0 {

@@ -62,6 +62,8 @@ struct File {
     unsynced: BTreeMap<usize, Vec<Vec<u8>>>,
     /// The size, and with it every byte, is durable.
     ever_synced: bool,
+    /// Counts what may have changed `durable`.
+    changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -108,6 +110,34 @@ impl SimDisk {
     /// Sets what will go wrong.
     pub fn set_faults(&self, faults: Faults) {
         self.0.borrow_mut().faults = faults;
+    }
+
+    /// Changes what will go wrong.
+    pub fn update_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.0.borrow_mut().faults);
+    }
+
+    /// The process ended, and the machine goes on: what was written is still in the cache, synced or not.
+    pub fn end_process(&self) {
+        let mut state = self.0.borrow_mut();
+        state.dead = false;
+        state.faults = Faults::default();
+    }
+
+    /// Shows every file that a power cut would leave: its name, number, durable bytes, and a count that changes
+    /// whenever these may have.
+    pub fn visit_durable(&self, mut visit: impl FnMut(&str, u64, u64, &[u8])) {
+        let state = self.0.borrow();
+        for (name, id) in &state.durable_names {
+            let file = &state.files[id];
+            visit(name, *id, file.changes, &file.durable);
+        }
+    }
+
+    /// Bytes of a file.
+    pub fn len_of(&self, name: &str) -> usize {
+        let state = self.0.borrow();
+        state.files[&state.names[name]].cached.len()
     }
 
     /// From now on a crash may also leave a block that is new at its beginning and old behind it: one more outcome
@@ -257,6 +287,7 @@ impl File {
             self.durable[block * BLOCK_BYTES..][..newest.len()].copy_from_slice(newest);
         }
         self.ever_synced = true;
+        self.changes += 1;
     }
 
     fn crash(&mut self, tears: bool, choose: &mut dyn FnMut(usize) -> usize) {
@@ -274,6 +305,7 @@ impl File {
         }
         self.cached = self.durable.clone();
         self.ever_synced = true;
+        self.changes += 1;
     }
 }
 

@@ -1,0 +1,89 @@
+//! Rare things that must have happened somewhere in a long run: a simulator that never sees them tests little.
+
+macro_rules! marks {
+    ($($name:ident: $text:literal,)*) => {
+        /// Something rare.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(usize)]
+        pub(crate) enum Mark { $($name,)* }
+
+        /// What each mark means, in their order.
+        pub(crate) const MARKS: &[&str] = &[$($text,)*];
+    };
+}
+
+marks! {
+    LeaderElected: "leader elected",
+    LeaderLostOffice: "leader lost office",
+    SecondLeaderInOldTerm: "deposed leader did not know it yet",
+    ElectionRepeated: "election without a winner",
+    SuffixTruncated: "suffix truncated",
+    SuffixTruncatedDeep: "suffix of several entries truncated",
+    PromiseWithdrawn: "promise withdrawn by term change",
+    ReadOverLeaderChange: "read confirmed after leader change",
+    ReadOnFollower: "read answered by a follower",
+    ReadTimedOut: "read not answered in time",
+    WriteResent: "write re-sent",
+    WriteSkipped: "repeated write skipped",
+    WriteUnknown: "outcome of a write unknown",
+    WriteNotApplied: "write surely not applied",
+    ConditionFailed: "condition failed",
+    OldTermCommitted: "entry of an old term committed",
+    TornTailCut: "torn tail cut",
+    SlotLost: "hard state slot lost",
+    SegmentBegun: "log in several segments",
+    TailRewritten: "tail written again at recovery",
+    StartCutShort: "first start cut short",
+    RecoveryCutShort: "recovery cut short",
+    RecoveryClean: "start after a clean stop",
+    CrashAtDisk: "crash at a disk operation",
+    CrashAtSend: "crash at a message",
+    SyncFailed: "process ended by a failed sync",
+    DiskFilled: "process ended by a full disk",
+    RotRefused: "damaged disk refused",
+    RotHarmless: "damage that recovery overcame",
+    HandedOver: "leadership handed over",
+    PauseInTurn: "pause between two steps of a turn",
+    LongPauseOfLeader: "leader paused for longer than its office",
+    PartitionHealed: "partition healed",
+    LinkResetInFrame: "link reset in the middle of a frame",
+    LinkStalledOut: "link given up after silence",
+    PeerLost: "peer known to be gone",
+    HungUp: "user hung up with a request waiting",
+    Pipelined: "pipelined requests on one connection",
+    ProbeRejected: "AppendEntries rejected",
+    PreVoteRefused: "pre-vote refused",
+    VoteRefused: "vote refused",
+    StaleLeaderTold: "stale leader was told",
+    SocketFull: "socket full",
+    Busy: "turn with messages of several peers",
+}
+
+/// How often each was seen.
+#[derive(Clone, Debug)]
+pub(crate) struct Marks(pub(crate) Vec<u64>);
+
+impl Default for Marks {
+    fn default() -> Marks {
+        Marks(vec![0; MARKS.len()])
+    }
+}
+
+impl Marks {
+    pub(crate) fn hit(&mut self, mark: Mark) {
+        self.0[mark as usize] += 1;
+    }
+
+    /// Adds up two runs: in how many runs each was seen.
+    pub(crate) fn add_run(&mut self, run: &Marks) {
+        for (sum, count) in self.0.iter_mut().zip(&run.0) {
+            *sum += u64::from(*count > 0);
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Marks) {
+        for (sum, count) in self.0.iter_mut().zip(&other.0) {
+            *sum += count;
+        }
+    }
+}

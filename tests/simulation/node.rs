@@ -1,0 +1,250 @@
+//! A simulated host with its disk and clock, and the process that may run on it.
+
+use std::rc::Rc;
+
+use fastrand::Rng;
+use keva::limits::HOUSEKEEPING_PAUSE_MS;
+use keva::net::api::NodeView;
+use keva::net::peer::greeting::Identity;
+use keva::raft::message::Envelope;
+use keva::raft::storage::StorageError;
+use keva::raft::types::NodeId;
+use keva::replica::io::TurnOutput;
+use keva::replica::replica::{Replica, ReplicaConfig};
+use keva::storage::{LogStorage, Membership, RecoveryReport, SpareProgress, StorageOptions};
+use keva::util::hash::fnv1a_64;
+use keva::util::time::Millis;
+
+use crate::env::Env;
+use crate::links::Links;
+use crate::plan::{Class, Plan, stream};
+use crate::sessions::Sessions;
+use crate::support::sim_region::SimDisk;
+use crate::support::storage_fixture::SimStorage;
+use crate::turn::Step;
+
+/// How long a turn takes at least.
+pub(crate) const TURN_US: u64 = 30;
+
+/// Why a process ends in the middle of a turn.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// The storage failed: nothing else may leave.
+    Storage(StorageError),
+    /// It was killed there.
+    Killed,
+    /// It stopped because it was asked to.
+    Stopped,
+}
+
+impl From<StorageError> for Halt {
+    fn from(error: StorageError) -> Halt {
+        Halt::Storage(error)
+    }
+}
+
+/// A host's monotonic clock: its own rate, its own start, and leaps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    started: u64,
+    offset_us: u64,
+    /// Thousandths of true time.
+    rate: u64,
+}
+
+impl Clock {
+    pub(crate) fn new(now: u64, rng: &mut Rng, plan: &Plan, is_calm: bool) -> Clock {
+        let drifts = plan.classes.has(Class::Drift) && !is_calm;
+        let rate = if drifts { rng.u64(800..=1200) } else { 1000 };
+        Clock { started: now, offset_us: rng.u64(..2_000), rate }
+    }
+
+    pub(crate) fn read(&self, now: u64) -> Millis {
+        Millis((self.offset_us + (now - self.started) * self.rate / 1000) / 1000)
+    }
+
+    /// When the clock will show this.
+    fn when(&self, at: Millis) -> u64 {
+        let local = at.0.saturating_mul(1000).saturating_sub(self.offset_us);
+        self.started + local.saturating_mul(1000).div_ceil(self.rate)
+    }
+
+    pub(crate) fn leap(&mut self, micros: u64) {
+        self.offset_us += micros;
+    }
+}
+
+/// What runs on a host: everything that is lost when it ends.
+pub(crate) struct Process {
+    pub(crate) replica: Replica<SimStorage>,
+    pub(crate) links: Links,
+    pub(crate) sessions: Sessions,
+    pub(crate) step: Step,
+    pub(crate) now: Millis,
+    pub(crate) messages: Vec<Envelope>,
+    pub(crate) output: TurnOutput,
+    pub(crate) view: NodeView,
+    pub(crate) names: Vec<(NodeId, Rc<str>)>,
+    pub(crate) keep_house_after: Millis,
+    pub(crate) stop_by: Option<Millis>,
+    pub(crate) spins: u32,
+}
+
+/// A host.
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) id: NodeId,
+    pub(crate) rng: Rng,
+    pub(crate) clock: Clock,
+    pub(crate) process: Option<Process>,
+    pub(crate) wake_at: Option<u64>,
+    /// The process does not go on before this.
+    pub(crate) busy_until: u64,
+    /// After this many steps the process stands still for this long.
+    pub(crate) pause: Option<(u32, u64)>,
+    /// The process dies after this many messages.
+    pub(crate) die_at_send: Option<u32>,
+    /// Its disk is damaged, or was, so it may refuse to start.
+    pub(crate) is_damaged: bool,
+    pub(crate) has_refused: bool,
+    pub(crate) starts: u64,
+    pub(crate) is_disk_full: bool,
+    /// Since its last process ended.
+    pub(crate) has_power: bool,
+    /// At the end of a run: not in the majority that has to recover.
+    pub(crate) is_outside: bool,
+}
+
+pub(crate) fn name_of(node: usize) -> String {
+    format!("node{}", node + 1)
+}
+
+pub(crate) fn id_of(node: usize) -> NodeId {
+    NodeId(node as u64 + 1)
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, plan: &Plan) -> Node {
+        let mut rng = stream(plan.seed, 1000 + index as u64);
+        Node {
+            index,
+            id: id_of(index),
+            clock: Clock::new(0, &mut rng, plan, false),
+            rng,
+            process: None,
+            wake_at: None,
+            busy_until: 0,
+            pause: None,
+            die_at_send: None,
+            is_damaged: false,
+            has_refused: false,
+            starts: 0,
+            is_disk_full: false,
+            has_power: true,
+            is_outside: false,
+        }
+    }
+
+    /// Opens the storage and begins, as the program does.
+    pub(crate) fn start(
+        &mut self,
+        now: u64,
+        plan: &Plan,
+        disk: &SimDisk,
+    ) -> Result<RecoveryReport, StorageError> {
+        self.starts += 1;
+        let members = (0..plan.nodes).map(name_of).collect();
+        let membership =
+            Membership { node: self.id, identity: name_of(self.index), members, cluster_name: None };
+        let rng = keva::util::rng::Rng::new(self.rng.u64(..));
+        let options = StorageOptions { membership, segment_bytes: plan.segment_bytes, rng };
+        let (storage, report) = LogStorage::open(disk.directory(), options)?;
+        let voters: Vec<NodeId> = (0..plan.nodes).map(id_of).collect();
+        let (incarnation, cluster) = (storage.incarnation(), storage.cluster_id());
+        let config = ReplicaConfig {
+            id: self.id,
+            incarnation,
+            voters: voters.clone(),
+            election_timeout_ms: plan.election_ms,
+            heartbeat_interval_ms: plan.heartbeat_ms,
+            seed: self.rng.u64(..),
+        };
+        let identity = Identity {
+            cluster,
+            members_digest: fnv1a_64(b"all"),
+            node: self.id,
+            members: voters,
+            incarnation,
+            version: "0".into(),
+        };
+        let local = self.clock.read(now);
+        let names: Vec<(NodeId, Rc<str>)> =
+            (0..plan.nodes).map(|node| (id_of(node), Rc::from(name_of(node)))).collect();
+        self.process = Some(Process {
+            replica: Replica::new(config, storage, local)?,
+            links: Links::new(self.index, identity, plan.heartbeat_ms, self.rng.u64(..)),
+            sessions: Sessions::new(),
+            step: Step::Read,
+            now: local,
+            messages: Vec::new(),
+            output: TurnOutput::default(),
+            view: NodeView { node: Rc::clone(&names[self.index].1), leader: None },
+            names,
+            keep_house_after: local,
+            stop_by: None,
+            spins: 0,
+        });
+        (self.pause, self.die_at_send, self.busy_until) = (None, None, now);
+        Ok(report)
+    }
+
+    /// Makes the process look for work at this time.
+    pub(crate) fn wake(&mut self, env: &mut Env, at: u64) {
+        let at = at.max(self.busy_until).max(env.now);
+        if self.process.is_some() && self.wake_at.is_none_or(|wake| at < wake) {
+            self.wake_at = Some(at);
+            env.schedule(at, crate::env::Event::Turn { node: self.index });
+        }
+    }
+
+    /// The turn is over: sleeps until there is something to do, unless there is already, and keeps house meanwhile.
+    pub(crate) fn sleep(&mut self, env: &mut Env) -> Result<(), Halt> {
+        let process = self.process.as_mut().expect("it has just finished a turn");
+        let now = self.clock.read(env.now);
+        let deadline = process.next_deadline();
+        let waiting = process.sessions.earliest_deadline();
+        assert!(deadline <= waiting, "it would sleep until {deadline} with an answer due at {waiting}");
+        let at_once = process.has_work() || deadline <= now || process.keep_house(now)?;
+        // Work that is left over takes more turns, but not any number of them.
+        process.spins = if at_once && deadline <= now { process.spins + 1 } else { 0 };
+        assert!(process.spins < 2_000, "turn after turn, and nothing gets done");
+        self.busy_until = env.now + TURN_US;
+        let at = if at_once { env.now } else { self.clock.when(deadline) };
+        self.wake(env, at);
+        Ok(())
+    }
+}
+
+impl Process {
+    fn has_work(&self) -> bool {
+        self.links.has_work() || self.sessions.has_work()
+    }
+
+    fn next_deadline(&self) -> Millis {
+        let stop = self.stop_by.unwrap_or(Millis::NEVER);
+        let tables = self.links.next_deadline().min(self.sessions.next_deadline());
+        self.replica.next_deadline().min(tables).min(stop)
+    }
+
+    /// Says whether there is more to do.
+    fn keep_house(&mut self, now: Millis) -> Result<bool, StorageError> {
+        if now < self.keep_house_after {
+            return Ok(false);
+        }
+        let progress = self.replica.maintain(|storage| storage.prepare_spare(8192))?;
+        if progress == SpareProgress::DiskFull {
+            self.keep_house_after = now.after(HOUSEKEEPING_PAUSE_MS);
+        }
+        Ok(progress == SpareProgress::Filling)
+    }
+}

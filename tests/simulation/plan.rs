@@ -1,0 +1,333 @@
+//! What one seed decides: the cluster's shape, the load, which kinds of faults happen and how often.
+//!
+//! Every draw that belongs to a kind of fault comes from a stream of its own, so switching one kind off leaves the
+//! others as they were. That is what makes shrinking work.
+
+use std::fmt;
+
+use fastrand::Rng;
+use keva::limits::{HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT};
+
+/// A kind of fault that a seed may have.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub(crate) enum Class {
+    /// Messages take long, by an exponential law.
+    Delay,
+    /// Packets are lost: a stream stalls until it is sent again.
+    Loss,
+    /// Connections are reset, also in the middle of a frame.
+    Reset,
+    /// Streams are cut into pieces at any byte.
+    Cut,
+    /// Sockets take few bytes at a time.
+    Narrow,
+    /// Groups of nodes cannot reach one another.
+    Partition,
+    /// Bytes get through in one direction only.
+    OneWay,
+    /// Clocks run at different rates.
+    Drift,
+    /// Clocks leap forward.
+    Leap,
+    /// A process stands still between any two steps of a turn.
+    Pause,
+    /// A process is killed; what it wrote stays in the kernel's cache.
+    Kill,
+    /// A host loses its power: what was not synced survives block by block, or does not.
+    PowerCut,
+    /// Death at the k-th operation on the disk or the k-th message.
+    CrashPoint,
+    /// All nodes at once.
+    CrashAll,
+    /// Death again during recovery.
+    RecoveryCrash,
+    /// Unsynced blocks may also survive in part.
+    Torn,
+    /// A sync fails once and would succeed when repeated.
+    SyncError,
+    /// No space for new files.
+    DiskFull,
+    /// Bits change in files at rest, on a minority of the nodes.
+    Rot,
+    /// Syncs take long.
+    SlowDisk,
+    /// A node is asked to stop, and hands leadership over.
+    Stop,
+    /// Users hang up, and give up.
+    HangUp,
+    /// Some values are large.
+    Large,
+    /// Disks are emptied. Outside of what the product promises today, so only on request.
+    Wipe,
+}
+
+/// All kinds, in the order of their bits.
+pub(crate) const CLASSES: [Class; 24] = [
+    Class::Delay,
+    Class::Loss,
+    Class::Reset,
+    Class::Cut,
+    Class::Narrow,
+    Class::Partition,
+    Class::OneWay,
+    Class::Drift,
+    Class::Leap,
+    Class::Pause,
+    Class::Kill,
+    Class::PowerCut,
+    Class::CrashPoint,
+    Class::CrashAll,
+    Class::RecoveryCrash,
+    Class::Torn,
+    Class::SyncError,
+    Class::DiskFull,
+    Class::Rot,
+    Class::SlowDisk,
+    Class::Stop,
+    Class::HangUp,
+    Class::Large,
+    Class::Wipe,
+];
+
+impl Class {
+    /// The class with this name, in any case.
+    pub(crate) fn parse(name: &str) -> Option<Class> {
+        CLASSES.into_iter().find(|class| class.to_string().eq_ignore_ascii_case(name))
+    }
+
+    /// How many of a hundred seeds have it.
+    fn percent(self) -> u32 {
+        match self {
+            Class::SyncError | Class::DiskFull | Class::Rot => 8,
+            Class::Stop | Class::CrashAll | Class::Leap => 20,
+            Class::Wipe => 0,
+            Class::Torn => 70,
+            _ => 35,
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// The kinds of faults of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Classes(u32);
+
+impl Classes {
+    pub(crate) fn has(self, class: Class) -> bool {
+        self.0 & (1 << class as u32) != 0
+    }
+
+    pub(crate) fn with(self, class: Class) -> Classes {
+        Classes(self.0 | (1 << class as u32))
+    }
+
+    pub(crate) fn without(self, class: Class) -> Classes {
+        Classes(self.0 & !(1 << class as u32))
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Class> {
+        CLASSES.into_iter().filter(move |class| self.has(*class))
+    }
+}
+
+/// What the command line changes in a plan.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Overrides {
+    pub(crate) without: Vec<Class>,
+    pub(crate) with: Vec<Class>,
+    pub(crate) nodes: Option<usize>,
+    pub(crate) users: Option<usize>,
+    pub(crate) keys: Option<u32>,
+    pub(crate) operations: Option<u32>,
+}
+
+impl fmt::Display for Overrides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for class in &self.with {
+            write!(f, " --with {class}")?;
+        }
+        for class in &self.without {
+            write!(f, " --without {class}")?;
+        }
+        if let Some(nodes) = self.nodes {
+            write!(f, " --nodes {nodes}")?;
+        }
+        if let Some(users) = self.users {
+            write!(f, " --users {users}")?;
+        }
+        if let Some(keys) = self.keys {
+            write!(f, " --keys {keys}")?;
+        }
+        if let Some(operations) = self.operations {
+            write!(f, " --operations {operations}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One run. Times are in microseconds unless they say otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) seed: u64,
+    pub(crate) nodes: usize,
+    pub(crate) users: usize,
+    pub(crate) keys: u32,
+    /// Operations of all users together, at most.
+    pub(crate) operations: u32,
+    pub(crate) classes: Classes,
+    pub(crate) election_ms: u64,
+    pub(crate) heartbeat_ms: u64,
+    /// What users grant a request.
+    pub(crate) timeout_ms: u64,
+    /// Requests of one user that may wait for their answers.
+    pub(crate) pipeline: usize,
+    /// Between two requests of a user, on average.
+    pub(crate) think: u64,
+    /// The end of the time with faults.
+    pub(crate) duration: u64,
+    /// One way, at least and on average.
+    pub(crate) delay_min: u64,
+    pub(crate) delay_mean: u64,
+    /// Of 65,536 chunks.
+    pub(crate) loss: u32,
+    pub(crate) reset: u32,
+    pub(crate) cut: u32,
+    /// Bytes that a socket holds.
+    pub(crate) capacity: usize,
+    /// Average time between two faults of a kind.
+    pub(crate) fault_interval: u64,
+    /// How long a sync takes, on average.
+    pub(crate) sync_mean: u64,
+    pub(crate) segment_bytes: usize,
+    /// Of 100 operations: reads, then writes without condition; the rest has conditions or deletes.
+    pub(crate) reads: u32,
+    pub(crate) puts: u32,
+}
+
+/// A stream of draws: another one for every pair of seed and purpose.
+pub(crate) fn stream(seed: u64, purpose: u64) -> Rng {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ purpose.wrapping_mul(0xd1b5_4a32_d192_ed03);
+    for _ in 0..2 {
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+    }
+    Rng::with_seed(x)
+}
+
+/// An exponentially distributed number with this mean, by integers only, so that it is the same everywhere.
+pub(crate) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
+    // -log2 of a number in (0, 1], in units of 1/65536: exact for powers of two, linear between them.
+    let draw = rng.u64(1..=1 << 16);
+    let log = u64::from(draw.ilog2());
+    let fraction = ((draw << 16) >> log) - (1 << 16);
+    let negative_log2 = ((16 - log) << 16) - fraction;
+    // Times ln 2.
+    (mean * negative_log2 >> 16) * 45_426 >> 16
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub(crate) fn new(seed: u64, overrides: &Overrides) -> Plan {
+        let mut rng = stream(seed, 1);
+        let nodes = [1, 2, 3, 3, 3, 3, 4, 5, 5, 7][rng.usize(..10)];
+        let users = rng.usize(1..=8);
+        let keys = [1, 2, 3, 5, 10, 20, 50][rng.usize(..7)];
+        let operations = rng.u32(60..=500);
+        let election_ms = [50, 100, 100, 150, 300][rng.usize(..5)];
+        let unit = election_ms * 1000;
+        let mut classes = Classes::default();
+        // Some seeds have hardly any fault, most a handful, some nearly all.
+        let density = rng.u32(20..=180);
+        for class in CLASSES {
+            if stream(seed, 100 + class as u64).u32(..100) * 100 < class.percent() * density {
+                classes = classes.with(class);
+            }
+        }
+        for class in &overrides.with {
+            classes = classes.with(*class);
+        }
+        for class in &overrides.without {
+            classes = classes.without(*class);
+        }
+        let duration = unit * rng.u64(25..=120);
+        let delay_mean = if classes.has(Class::Delay) { rng.u64(unit / 100..=unit / 4) } else { unit / 400 };
+        let rate = |class, rng: &mut Rng, high: u32| {
+            let rate = rng.u32(high / 20..=high);
+            if classes.has(class) { rate } else { 0 }
+        };
+        let reads = rng.u32(10..=70);
+        let (users_final, operations_final) =
+            (overrides.users.unwrap_or(users), overrides.operations.unwrap_or(operations));
+        let mut plan = Plan {
+            seed,
+            nodes: overrides.nodes.unwrap_or(nodes),
+            users: users_final,
+            keys: overrides.keys.unwrap_or(keys),
+            operations: operations_final,
+            classes,
+            election_ms,
+            heartbeat_ms: (election_ms / HEARTBEATS_PER_ELECTION_TIMEOUT).clamp(1, HEARTBEAT_INTERVAL_MS_MAX),
+            timeout_ms: election_ms * rng.u64(1..=20),
+            pipeline: [1, 1, 2, 4, 8][rng.usize(..5)],
+            think: 0,
+            duration,
+            delay_min: delay_mean / 4,
+            delay_mean,
+            loss: rate(Class::Loss, &mut rng, 2000),
+            reset: rate(Class::Reset, &mut rng, 400),
+            cut: rate(Class::Cut, &mut rng, 30_000),
+            capacity: 1 << 20,
+            fault_interval: unit * rng.u64(1..=25),
+            sync_mean: unit / 2000,
+            segment_bytes: [8192, 12_288, 16_384, 32_768][rng.usize(..4)],
+            reads,
+            puts: rng.u32(10..=100 - reads),
+        };
+        plan.think = duration * plan.users as u64 / u64::from(plan.operations.max(1)) * 3 / 4;
+        let capacity = rng.usize(64..4096);
+        if classes.has(Class::Narrow) {
+            plan.capacity = capacity;
+        }
+        let sync_mean = rng.u64(unit / 200..=unit / 4);
+        if classes.has(Class::SlowDisk) {
+            plan.sync_mean = sync_mean;
+        }
+        plan
+    }
+
+    /// An election timeout.
+    pub(crate) fn unit(&self) -> u64 {
+        self.election_ms * 1000
+    }
+
+    /// How many nodes may fail for good.
+    pub(crate) fn minority(&self) -> usize {
+        (self.nodes - 1) / 2
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let classes: Vec<String> = self.classes.iter().map(|class| class.to_string()).collect();
+        write!(
+            f,
+            "{} nodes, {} users, {} keys, {} operations, T {} ms, timeout {} ms, delay {} us, {} ms of faults: {}",
+            self.nodes,
+            self.users,
+            self.keys,
+            self.operations,
+            self.election_ms,
+            self.timeout_ms,
+            self.delay_mean,
+            self.duration / 1000,
+            classes.join(" ")
+        )
+    }
+}
