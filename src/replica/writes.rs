@@ -145,10 +145,6 @@ impl Writes {
     ) {
         while let Some((&oldest, _)) = self.waiting.range(..=seq).next() {
             let ticket = self.remove(oldest);
-            if oldest < seq && mutant("overtaken-said-to-be-written") {
-                ticket.into_iter().for_each(|ticket| answer(ticket, Outcome::Written));
-                continue;
-            }
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);
             let outcome = outcome.clone().filter(|_| oldest == seq).unwrap_or(overtaken);
             if let Some(ticket) = ticket {

@@ -58,12 +58,15 @@ pub(crate) enum Class {
     HangUp,
     /// Some values are large.
     Large,
+    /// Leaders are cut off, or nearly so, as soon as they are elected, while the others' clocks leap: several leaders
+    /// at a time, and logs that differ over several terms.
+    Storm,
     /// Disks are emptied. Outside of what the product promises today, so only on request.
     Wipe,
 }
 
 /// All kinds, in the order of their bits.
-pub(crate) const CLASSES: [Class; 24] = [
+pub(crate) const CLASSES: [Class; 25] = [
     Class::Delay,
     Class::Loss,
     Class::Reset,
@@ -87,6 +90,7 @@ pub(crate) const CLASSES: [Class; 24] = [
     Class::Stop,
     Class::HangUp,
     Class::Large,
+    Class::Storm,
     Class::Wipe,
 ];
 
