@@ -54,12 +54,8 @@ impl<S: Storage> Raft<S> {
             self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
         }
         self.append_missing(from, entries)?;
-        if mutant("commit-as-the-leader-says") {
-            self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
-        }
         self.verified_index = self.verified_index.max(verified);
         self.commit_index = self.commit_index.max(commit_index.min(verified));
-        let verified = if mutant("ack-last-index") { self.storage.last_index() } else { verified };
         let outcome = AppendOutcome::Accepted { match_index: verified };
         self.send(from, Message::AppendEntriesResponse { outcome });
         Ok(())

@@ -295,6 +295,8 @@ impl Plan {
             puts: rng.u32(10..=100 - reads),
         };
         plan.think = duration * plan.users as u64 / u64::from(plan.operations.max(1)) * 3 / 4;
+        // Some users are in a hurry.
+        plan.think /= [1, 1, 3, 10][rng.usize(..4)];
         let capacity = rng.usize(64..4096);
         if classes.has(Class::Narrow) {
             plan.capacity = capacity;
