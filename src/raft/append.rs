@@ -251,10 +251,13 @@ impl<S: Storage> Raft<S> {
         let trusted =
             leader.progress.values().map(|p| if p.quarantined { Index(0) } else { p.match_index() });
         let mut matched: Vec<Index> = trusted.collect();
-        let mine = if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
+        let mine =
+            if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
         matched.push(mine);
         let reached = reached_by_majority(&mut matched);
-        if reached > self.commit_index && (self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term")) {
+        if reached > self.commit_index
+            && (self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term"))
+        {
             self.commit_index = reached;
             self.release_unready_reads();
         }

@@ -90,9 +90,9 @@ impl Faults {
             return;
         }
         self.schedule(env, class);
-        let leader = nodes.iter().position(|node| {
-            node.process.as_ref().is_some_and(|process| process.replica.raft().is_leader())
-        });
+        let leader = nodes
+            .iter()
+            .position(|node| node.process.as_ref().is_some_and(|process| process.replica.raft().is_leader()));
         let rng = self.rng(class);
         let any = rng.usize(..nodes.len());
         // Leaders are where it hurts.
@@ -143,13 +143,11 @@ impl Faults {
                 let free = nodes[node].is_disk_full.then(|| rng.usize(..env.plan.segment_bytes * 3));
                 disks[node].update_faults(|faults| faults.free_bytes = free);
             }
-            Class::Rot => {
-                if !self.rotting.is_empty() {
-                    let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
-                    // At rest: it shows at the next start.
-                    nodes[node].is_damaged = true;
-                    orders.push(Order::Die(node, Death::PowerCut));
-                }
+            Class::Rot if !self.rotting.is_empty() => {
+                let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
+                // At rest: it shows at the next start.
+                nodes[node].is_damaged = true;
+                orders.push(Order::Die(node, Death::PowerCut));
             }
             Class::Storm => self.storm(env, leader, nodes, orders),
             Class::Stop => orders.push(Order::Stop(node)),
@@ -171,7 +169,9 @@ impl Faults {
             2 => from == order[0] || to == order[0],
             3 => leader.is_some_and(|leader| from == leader || to == leader),
             // A ring: everybody reaches two others.
-            4 => !matches!(place(from).abs_diff(place(to)), 1) && place(from).abs_diff(place(to)) != nodes - 1,
+            4 => {
+                !matches!(place(from).abs_diff(place(to)), 1) && place(from).abs_diff(place(to)) != nodes - 1
+            }
             // A bridge: one node reaches all, the halves do not reach one another.
             _ => {
                 let half = |node: usize| (place(node) - 1) < (nodes - 1) / 2;
@@ -179,7 +179,8 @@ impl Faults {
             }
         };
         let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
-        let blocked: Vec<(usize, usize)> = pairs.filter(|(from, to)| from != to && separates(*from, *to)).collect();
+        let blocked: Vec<(usize, usize)> =
+            pairs.filter(|(from, to)| from != to && separates(*from, *to)).collect();
         env.trace(|| format!("partition: no way for {blocked:?}"));
         for (from, to) in blocked {
             env.network.block(from, to);
@@ -207,7 +208,9 @@ impl Faults {
     fn storm(&mut self, env: &mut Env, leader: Option<usize>, nodes: &mut [Node], orders: &mut Vec<Order>) {
         let rng = self.rng(Class::Storm);
         let Some(leader) = leader else {
-            return if rng.bool() { env.network.heal() };
+            return if rng.bool() {
+                env.network.heal()
+            };
         };
         let (kind, friend) = (rng.u32(..8), rng.usize(..nodes.len()));
         let others = (0..nodes.len()).filter(|other| *other != leader);

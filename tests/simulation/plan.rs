@@ -233,7 +233,7 @@ pub(crate) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
     let fraction = ((draw << 16) >> log) - (1 << 16);
     let negative_log2 = ((16 - log) << 16) - fraction;
     // Times ln 2.
-    (mean * negative_log2 >> 16) * 45_426 >> 16
+    (((mean * negative_log2) >> 16) * 45_426) >> 16
 }
 
 impl Plan {
