@@ -103,7 +103,7 @@ impl Command {
     pub(crate) fn forget_condition(&mut self) {
         match self {
             Command::Put { condition, .. } | Command::Delete { condition, .. } => {
-                *condition = Condition::default()
+                *condition = Condition::default();
             }
         }
     }

@@ -158,7 +158,7 @@ impl<S: Storage> Raft<S> {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
             }
             message if term < self.term() && !mutant("old-terms-accepted") => {
-                self.handle_stale(from, &message)
+                self.handle_stale(from, &message);
             }
             message => {
                 if term > self.term() {

@@ -209,7 +209,7 @@ impl Faults {
         let rng = self.rng(Class::Storm);
         let Some(leader) = leader else {
             return if rng.bool() {
-                env.network.heal()
+                env.network.heal();
             };
         };
         let (kind, friend) = (rng.u32(..8), rng.usize(..nodes.len()));

@@ -337,7 +337,7 @@ impl Node {
 fn note_message(env: &mut Env, envelope: &Envelope, term: Term) {
     match &envelope.message {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { .. } } => {
-            env.mark(Mark::ProbeRejected)
+            env.mark(Mark::ProbeRejected);
         }
         Message::PreVoteResponse { granted: false, .. } => env.mark(Mark::PreVoteRefused),
         Message::RequestVoteResponse { granted: false } => env.mark(Mark::VoteRefused),

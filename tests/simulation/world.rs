@@ -242,7 +242,7 @@ impl World {
             if rng.u32(..3) == 0 {
                 let (crash_at, crash_after) = (disk.operations() + rng.u64(..24), rng.bool());
                 disk.update_faults(|faults| {
-                    (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after)
+                    (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
                 });
             }
         }
