@@ -102,7 +102,9 @@ impl Command {
     /// Makes the command take effect in any case.
     pub(crate) fn forget_condition(&mut self) {
         match self {
-            Command::Put { condition, .. } | Command::Delete { condition, .. } => *condition = Condition::default(),
+            Command::Put { condition, .. } | Command::Delete { condition, .. } => {
+                *condition = Condition::default();
+            }
         }
     }
 

@@ -55,12 +55,8 @@ impl<S: Storage> Raft<S> {
             self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
         }
         self.append_missing(from, entries)?;
-        if mutant("commit-as-the-leader-says") {
-            self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
-        }
         self.verified_index = self.verified_index.max(verified);
         self.commit_index = self.commit_index.max(commit_index.min(verified));
-        let verified = if mutant("ack-last-index") { self.storage.last_index() } else { verified };
         let outcome = AppendOutcome::Accepted { match_index: verified };
         self.send(from, Message::AppendEntriesResponse { outcome });
         Ok(())
@@ -256,10 +252,13 @@ impl<S: Storage> Raft<S> {
         let trusted =
             leader.progress.values().map(|p| if p.quarantined { Index(0) } else { p.match_index() });
         let mut matched: Vec<Index> = trusted.collect();
-        let mine = if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
+        let mine =
+            if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
         matched.push(mine);
         let reached = reached_by_majority(&mut matched);
-        if reached > self.commit_index && (self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term")) {
+        if reached > self.commit_index
+            && (self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term"))
+        {
             self.commit_index = reached;
             self.release_unready_reads();
         }

@@ -157,7 +157,9 @@ impl<S: Storage> Raft<S> {
             Message::PreVoteResponse { campaign_term, granted } => {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
             }
-            message if term < self.term() && !mutant("old-terms-accepted") => self.handle_stale(from, &message),
+            message if term < self.term() && !mutant("old-terms-accepted") => {
+                self.handle_stale(from, &message);
+            }
             message => {
                 if term > self.term() {
                     if self.ignores_higher_term(now, &message) {
@@ -307,6 +309,10 @@ impl<S: Storage> Raft<S> {
         // of the turn has removed.
         let mut messages = std::mem::take(&mut self.outbox_after_sync);
         messages.retain(|envelope| envelope.term == self.synced_term || mutant("promises-kept-over-terms"));
+        // So does a candidacy: a leader of the same term may have replaced the log that its requests advertise.
+        if !matches!(self.role, Role::Candidate(_)) && !mutant("campaign-outlives-candidacy") {
+            messages.retain(|envelope| !matches!(envelope.message, Message::RequestVote { .. }));
+        }
         self.count_own_vote(now)?;
         self.maybe_commit();
         self.check_invariants();

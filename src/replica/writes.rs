@@ -151,10 +151,6 @@ impl Writes {
         while let Some((&oldest, write)) = self.waiting.range(..=seq).next() {
             let is_applied = oldest == seq && write.payload == payload;
             let ticket = self.remove(oldest);
-            if oldest < seq && mutant("overtaken-said-to-be-written") {
-                ticket.into_iter().for_each(|ticket| answer(ticket, Outcome::Written));
-                continue;
-            }
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);
             let outcome = outcome.clone().filter(|_| is_applied).unwrap_or(overtaken);
             if let Some(ticket) = ticket {

@@ -135,8 +135,8 @@ impl<R: Region> HardStateFile<R> {
         }
         let slots = [read_slot(&region, 0, owner, &path)?, read_slot(&region, 1, owner, &path)?];
         let seqs = slots.map(|slot| slot.map_or(0, |slot| slot.seq));
-        let slots = if mutant("slots-may-both-be-lost") { slots.map(|slot| Some(slot.unwrap_or_default())) } else { slots };
-        let case = find_case(&HARD_STATE_CASES, [slots[0].is_some(), slots[1].is_some(), seqs[1] > seqs[0]]);
+        let second_is_newer = if mutant("older-slot-wins") { seqs[1] < seqs[0] } else { seqs[1] > seqs[0] };
+        let case = find_case(&HARD_STATE_CASES, [slots[0].is_some(), slots[1].is_some(), second_is_newer]);
         let chosen = match case.decision {
             SlotChoice::First => slots[0],
             SlotChoice::Second => slots[1],

@@ -230,7 +230,11 @@ impl<D: Directory> Log<D> {
             self.write()?;
             let path = self.active_path();
             let result = self.active_mut().sync();
-            let result = if mutant("failed-sync-repeated") { result.or_else(|_| self.active_mut().sync()) } else { result };
+            let result = if mutant("failed-sync-repeated") {
+                result.or_else(|_| self.active_mut().sync())
+            } else {
+                result
+            };
             result.map_err(io_error("sync", path))?;
             self.durable_index = self.last_index();
         }

@@ -21,7 +21,6 @@ use crate::storage::record::{
 };
 use crate::storage::region::{CHUNK_BYTES, Region};
 use crate::storage::stamp::{Owner, StampError, check_stamp, put, stamp, u32_at, u64_at};
-use crate::util::mutation::mutant;
 
 /// Bytes in front of the first record.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
@@ -180,7 +179,7 @@ impl<R: Region> Segment<R> {
     }
 
     fn continues(&self, record: &Record<'_>) -> bool {
-        (record.prev_crc == self.last_crc || mutant("chain-not-checked")) && record.entry.index() == self.next_index()
+        record.prev_crc == self.last_crc && record.entry.index() == self.next_index()
     }
 
     /// Takes in the record that [`Segment::probe_next`] found.

@@ -1,6 +1,7 @@
 //! What goes wrong, and when.
 
 use fastrand::Rng;
+use keva::raft::entry::Entry;
 
 use crate::env::{Env, Event};
 use crate::marks::Mark;
@@ -56,6 +57,14 @@ impl Faults {
     }
 
     fn schedule(&mut self, env: &mut Env, class: Class) {
+        if class == Class::Storm {
+            let unit = env.plan.unit();
+            let at = env.now + self.rng(class).u64(unit / 4..unit * 4);
+            if at < env.plan.duration && env.plan.nodes > 1 {
+                env.schedule(at, Event::Fault { class: class as u8 });
+            }
+            return;
+        }
         let factor = match class {
             Class::Partition | Class::OneWay | Class::Pause | Class::CrashPoint | Class::Reset => 1,
             Class::Kill | Class::PowerCut | Class::Leap | Class::Stop => 2,
@@ -81,9 +90,9 @@ impl Faults {
             return;
         }
         self.schedule(env, class);
-        let leader = nodes.iter().position(|node| {
-            node.process.as_ref().is_some_and(|process| process.replica.raft().is_leader())
-        });
+        let leader = nodes
+            .iter()
+            .position(|node| node.process.as_ref().is_some_and(|process| process.replica.raft().is_leader()));
         let rng = self.rng(class);
         let any = rng.usize(..nodes.len());
         // Leaders are where it hurts.
@@ -134,14 +143,13 @@ impl Faults {
                 let free = nodes[node].is_disk_full.then(|| rng.usize(..env.plan.segment_bytes * 3));
                 disks[node].update_faults(|faults| faults.free_bytes = free);
             }
-            Class::Rot => {
-                if !self.rotting.is_empty() {
-                    let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
-                    // At rest: it shows at the next start.
-                    nodes[node].is_damaged = true;
-                    orders.push(Order::Die(node, Death::PowerCut));
-                }
+            Class::Rot if !self.rotting.is_empty() => {
+                let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
+                // At rest: it shows at the next start.
+                nodes[node].is_damaged = true;
+                orders.push(Order::Die(node, Death::PowerCut));
             }
+            Class::Storm => self.storm(env, leader, nodes, orders),
             Class::Stop => orders.push(Order::Stop(node)),
             Class::Wipe => orders.push(Order::Wipe(node)),
             _ => {}
@@ -161,7 +169,9 @@ impl Faults {
             2 => from == order[0] || to == order[0],
             3 => leader.is_some_and(|leader| from == leader || to == leader),
             // A ring: everybody reaches two others.
-            4 => !matches!(place(from).abs_diff(place(to)), 1) && place(from).abs_diff(place(to)) != nodes - 1,
+            4 => {
+                !matches!(place(from).abs_diff(place(to)), 1) && place(from).abs_diff(place(to)) != nodes - 1
+            }
             // A bridge: one node reaches all, the halves do not reach one another.
             _ => {
                 let half = |node: usize| (place(node) - 1) < (nodes - 1) / 2;
@@ -169,7 +179,8 @@ impl Faults {
             }
         };
         let pairs = (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to)));
-        let blocked: Vec<(usize, usize)> = pairs.filter(|(from, to)| from != to && separates(*from, *to)).collect();
+        let blocked: Vec<(usize, usize)> =
+            pairs.filter(|(from, to)| from != to && separates(*from, *to)).collect();
         env.trace(|| format!("partition: no way for {blocked:?}"));
         for (from, to) in blocked {
             env.network.block(from, to);
@@ -191,6 +202,45 @@ impl Faults {
             env.network.block(from, to);
         }
         self.plan_heal(env, Class::OneWay);
+    }
+
+    /// What brings out several leaders at a time, and logs with many different ends.
+    fn storm(&mut self, env: &mut Env, leader: Option<usize>, nodes: &mut [Node], orders: &mut Vec<Order>) {
+        let rng = self.rng(Class::Storm);
+        let Some(leader) = leader else {
+            return if rng.bool() {
+                env.network.heal();
+            };
+        };
+        let (kind, friend) = (rng.u32(..8), rng.usize(..nodes.len()));
+        let others = (0..nodes.len()).filter(|other| *other != leader);
+        for other in others {
+            let (out, back) = match kind {
+                0 | 1 => (true, true),
+                2 => (true, false),
+                3 => (false, true),
+                4 | 5 => (other != friend, other != friend),
+                _ => (false, false),
+            };
+            if out {
+                env.network.block(leader, other);
+            }
+            if back {
+                env.network.block(other, leader);
+            }
+            if kind < 6 && rng.u32(..4) > 0 {
+                nodes[other].clock.leap(env.plan.unit() * 2);
+                nodes[other].wake(env, env.now);
+            }
+        }
+        match kind {
+            6 => orders.push(Order::Die(leader, if rng.bool() { Death::Kill } else { Death::PowerCut })),
+            7 => env.network.heal(),
+            _ => {}
+        }
+        self.partition += 1;
+        let after = exponential(self.rng(Class::Storm), env.plan.unit());
+        env.schedule(env.now + 1 + after, Event::Heal { number: self.partition });
     }
 
     fn plan_heal(&mut self, env: &mut Env, class: Class) {
@@ -220,31 +270,46 @@ impl Faults {
         }
     }
 
-    /// Changes a bit where nothing but damage can explain it: not in the newest segment's records, whose end may as
-    /// well have been torn by a crash.
+    /// Changes some bits where nothing but damage can explain it: not at the end of the newest segment's records, which
+    /// may as well have been torn by a crash.
     pub(crate) fn rot_disk(&mut self, disk: &SimDisk) {
-        let rng = self.rng(Class::Rot);
         let names: Vec<String> = disk.names().into_iter().filter(|name| !name.ends_with(".tmp")).collect();
         let newest = names.iter().filter(|name| name.starts_with("seg-")).max().cloned();
         if names.is_empty() {
             return;
         }
-        let name = &names[rng.usize(..names.len())];
-        let len = disk.len_of(name);
-        // While the second copy of the newest hard state is not durable yet, damage to the first one looks like a
-        // write that was cut short.
-        if name == "hard-state" && !has_equal_slots(&disk.bytes(name)) {
-            return;
-        }
-        let limit = if Some(name) == newest.as_ref() { len.min(4096) } else { len };
-        if limit > 0 {
+        let rng = self.rng(Class::Rot);
+        for _ in 0..rng.usize(1..4) {
+            let name = &names[rng.usize(..names.len())];
+            let bytes = disk.bytes(name);
+            // While the second copy of the newest hard state is not durable yet, damage to the first one looks like a
+            // write that was cut short.
+            if bytes.is_empty() || (name == "hard-state" && bytes[..512] != bytes[4096..4608]) {
+                continue;
+            }
+            let sure = if Some(name) == newest.as_ref() { surely_durable(&bytes) } else { bytes.len() };
             // The front, where the data is, more often than the zeros behind it.
-            let limit = if rng.bool() { limit.min(4600) } else { limit };
-            disk.flip(name, rng.usize(..limit), 1 << rng.u32(..8));
+            let offset = match (rng.u32(..3), name.as_str()) {
+                (0, _) => rng.usize(..sure),
+                (_, "hard-state") => rng.usize(..112) + 4096 * rng.usize(..2),
+                (1, _) if sure > 4096 => rng.usize(4096..sure),
+                _ => rng.usize(..sure.min(4600)),
+            };
+            disk.flip(name, offset, 1 << rng.u32(..8));
         }
     }
 }
 
-fn has_equal_slots(bytes: &[u8]) -> bool {
-    bytes.len() == 8192 && bytes[..512] == bytes[4096..4608]
+/// How many bytes of a segment a later record in it calls durable.
+fn surely_durable(bytes: &[u8]) -> usize {
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let (mut at, mut ends, mut durable) = (4096, Vec::new(), 0);
+    while let Some(Ok(entry)) = bytes.get(at + 16..).map(Entry::decode) {
+        durable = durable.max(number(at + 8));
+        at += (16 + entry.bytes().len()).next_multiple_of(16);
+        ends.push((entry.index().0, at));
+    }
+    // The record that says so must stay.
+    let last = ends.len().saturating_sub(1);
+    ends[..last].iter().rfind(|(index, _)| *index <= durable).map_or(4096, |(_, end)| *end)
 }

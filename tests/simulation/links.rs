@@ -164,7 +164,10 @@ impl Links {
                 Stage::Up(peer, _) if link.direction == Direction::Incoming => match link.decoder.next() {
                     Ok(None) => return,
                     Ok(Some(envelope)) => {
-                        assert!(envelope.from == peer && envelope.to == self.identity.node, "a message on its own link");
+                        assert!(
+                            envelope.from == peer && envelope.to == self.identity.node,
+                            "a message on its own link"
+                        );
                         env.checks.on_received();
                         self.events.push(PeerEvent::Message(envelope));
                         Ok(())
@@ -182,7 +185,13 @@ impl Links {
         }
     }
 
-    fn handle_greeting(&mut self, env: &mut Env, now: Millis, socket: Socket, greeting: Greeting) -> Result<(), Over> {
+    fn handle_greeting(
+        &mut self,
+        env: &mut Env,
+        now: Millis,
+        socket: Socket,
+        greeting: Greeting,
+    ) -> Result<(), Over> {
         let direction = self.links[&socket].direction;
         match (direction, greeting) {
             (Direction::Incoming, Greeting::Hello(hello)) => self.handle_hello(env, now, socket, &hello),
@@ -195,11 +204,18 @@ impl Links {
         }
     }
 
-    fn handle_hello(&mut self, env: &mut Env, now: Millis, socket: Socket, hello: &Hello) -> Result<(), Over> {
+    fn handle_hello(
+        &mut self,
+        env: &mut Env,
+        now: Millis,
+        socket: Socket,
+        hello: &Hello,
+    ) -> Result<(), Over> {
         self.identity.check(hello).expect("only members dial");
         if let Some(older) = self.peer(hello.from).incoming {
             if self.incarnation_of(older) > Some(hello.incarnation) {
-                let refusal = Greeting::Refusal("a later process of the same node is connected already".into());
+                let refusal =
+                    Greeting::Refusal("a later process of the same node is connected already".into());
                 refusal.encode(&mut self.links.get_mut(&socket).expect("being read").output);
                 self.flush_link(env, socket);
                 return Err(Over::Lasting);

@@ -279,7 +279,8 @@ impl Network {
 
     fn sockets_of(&self, host: usize) -> Vec<Socket> {
         let is_alive = |end: &End| matches!(end.status, Status::Open | Status::Connecting);
-        let dialled_or_accepted = |socket: &usize| socket.is_multiple_of(2) || self.ends[*socket].status == Status::Open;
+        let dialled_or_accepted =
+            |socket: &usize| socket.is_multiple_of(2) || self.ends[*socket].status == Status::Open;
         (0..self.ends.len())
             .filter(|socket| self.ends[*socket].host == host && is_alive(&self.ends[*socket]))
             .filter(dialled_or_accepted)
@@ -456,7 +457,9 @@ impl Network {
     pub(crate) fn random_node_connection(&mut self) -> Option<Socket> {
         let open: Vec<Socket> = (0..self.ends.len())
             .step_by(2)
-            .filter(|socket| self.ends[*socket].status == Status::Open && self.ends[socket ^ 1].host < self.nodes)
+            .filter(|socket| {
+                self.ends[*socket].status == Status::Open && self.ends[socket ^ 1].host < self.nodes
+            })
             .filter(|socket| self.ends[*socket].host < self.nodes)
             .collect();
         if open.is_empty() { None } else { Some(open[self.rng.usize(..open.len())]) }

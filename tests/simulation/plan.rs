@@ -58,12 +58,15 @@ pub(crate) enum Class {
     HangUp,
     /// Some values are large.
     Large,
+    /// Leaders are cut off, or nearly so, as soon as they are elected, while the others' clocks leap: several leaders
+    /// at a time, and logs that differ over several terms.
+    Storm,
     /// Disks are emptied. Outside of what the product promises today, so only on request.
     Wipe,
 }
 
 /// All kinds, in the order of their bits.
-pub(crate) const CLASSES: [Class; 24] = [
+pub(crate) const CLASSES: [Class; 25] = [
     Class::Delay,
     Class::Loss,
     Class::Reset,
@@ -87,6 +90,7 @@ pub(crate) const CLASSES: [Class; 24] = [
     Class::Stop,
     Class::HangUp,
     Class::Large,
+    Class::Storm,
     Class::Wipe,
 ];
 
@@ -229,7 +233,7 @@ pub(crate) fn exponential(rng: &mut Rng, mean: u64) -> u64 {
     let fraction = ((draw << 16) >> log) - (1 << 16);
     let negative_log2 = ((16 - log) << 16) - fraction;
     // Times ln 2.
-    (mean * negative_log2 >> 16) * 45_426 >> 16
+    (((mean * negative_log2) >> 16) * 45_426) >> 16
 }
 
 impl Plan {
@@ -291,6 +295,8 @@ impl Plan {
             puts: rng.u32(10..=100 - reads),
         };
         plan.think = duration * plan.users as u64 / u64::from(plan.operations.max(1)) * 3 / 4;
+        // Some users are in a hurry.
+        plan.think /= [1, 1, 3, 10][rng.usize(..4)];
         let capacity = rng.usize(64..4096);
         if classes.has(Class::Narrow) {
             plan.capacity = capacity;

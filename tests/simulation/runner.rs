@@ -34,8 +34,7 @@ pub(crate) fn catch_quietly() {
 /// Runs one seed. The error is what went wrong.
 pub(crate) fn run_seed(seed: u64, overrides: &Overrides, is_tracing: bool) -> Result<Report, String> {
     let plan = Plan::new(seed, overrides);
-    catch_unwind(AssertUnwindSafe(|| run(plan, is_tracing)))
-        .map_err(|_| LAST_PANIC.with_borrow(Clone::clone))
+    catch_unwind(AssertUnwindSafe(|| run(plan, is_tracing))).map_err(|_| LAST_PANIC.with_borrow(Clone::clone))
 }
 
 fn tell(seed: u64, overrides: &Overrides, error: &str) {

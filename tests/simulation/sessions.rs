@@ -120,7 +120,8 @@ impl Sessions {
 
     pub(crate) fn take_waiting(&mut self, ticket: Ticket) -> Option<Waiting> {
         let waiting = self.waiting.remove(&ticket)?;
-        let session = self.table.get_mut(&waiting.socket).expect("tickets of closed connections are forgotten");
+        let session =
+            self.table.get_mut(&waiting.socket).expect("tickets of closed connections are forgotten");
         session.tickets.retain(|open| *open != ticket);
         Some(waiting)
     }
@@ -192,7 +193,8 @@ impl Sessions {
 
     pub(crate) fn has_work(&self) -> bool {
         self.table.values().any(|session| {
-            session.has_call() || (session.is_readable && !session.is_closing && session.connection.wants_input())
+            session.has_call()
+                || (session.is_readable && !session.is_closing && session.connection.wants_input())
         })
     }
 

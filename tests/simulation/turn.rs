@@ -18,7 +18,7 @@ use crate::support::sim_region::SimDisk;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
     Read,
-    Step,
+    Inputs,
     Deadlines,
     Send,
     Sync,
@@ -48,9 +48,9 @@ impl Node {
         Ok(match step {
             Step::Read => {
                 self.read(env)?;
-                Step::Step
+                Step::Inputs
             }
-            Step::Step => {
+            Step::Inputs => {
                 self.step(env)?;
                 Step::Deadlines
             }
@@ -278,7 +278,11 @@ impl Node {
             process.sessions.respond(now, waiting.socket, waiting.call, response);
         }
         let late = process.sessions.earliest_deadline();
-        assert!(late > now, "node{}: a request that had to be answered by {late} is not, at {now}", index + 1);
+        assert!(
+            late > now,
+            "node{}: a request that had to be answered by {late} is not, at {now}",
+            index + 1
+        );
     }
 
     /// 7
@@ -332,7 +336,9 @@ impl Node {
 
 fn note_message(env: &mut Env, envelope: &Envelope, term: Term) {
     match &envelope.message {
-        Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { .. } } => env.mark(Mark::ProbeRejected),
+        Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { .. } } => {
+            env.mark(Mark::ProbeRejected);
+        }
         Message::PreVoteResponse { granted: false, .. } => env.mark(Mark::PreVoteRefused),
         Message::RequestVoteResponse { granted: false } => env.mark(Mark::VoteRefused),
         Message::TimeoutNow => env.mark(Mark::HandedOver),
@@ -342,16 +348,12 @@ fn note_message(env: &mut Env, envelope: &Envelope, term: Term) {
 }
 
 fn note_sent(env: &mut Env, node: usize, envelope: &Envelope) {
-    match &envelope.message {
-        Message::Forward { payloads } => {
-            for payload in payloads {
-                let number = keva::util::hash::fnv1a_64(&payload[..24]);
-                if !env.checks.forwarded.insert((node, number)) {
-                    env.marks.hit(Mark::WriteResent);
-                }
-            }
+    let Message::Forward { payloads } = &envelope.message else { return };
+    for payload in payloads {
+        let number = keva::util::hash::fnv1a_64(&payload[..24]);
+        if !env.checks.forwarded.insert((node, number)) {
+            env.marks.hit(Mark::WriteResent);
         }
-        _ => {}
     }
 }
 
@@ -378,7 +380,11 @@ pub(crate) fn describe(envelope: &Envelope) -> String {
     let what = match message {
         Message::Forward { payloads } => format!("Forward of {}", payloads.len()),
         Message::AppendEntries { prev, entries, commit_index } => {
-            format!("AppendEntries prev {prev}, {} entries to {}, commit {commit_index}", entries.count(), entries.last())
+            format!(
+                "AppendEntries prev {prev}, {} entries to {}, commit {commit_index}",
+                entries.count(),
+                entries.last()
+            )
         }
         other => format!("{other:?}"),
     };

@@ -110,7 +110,8 @@ impl User {
         load.is_final = true;
         load.left = 0;
         self.owed = 3;
-        let is_outside = self.socket.is_some_and(|socket| !load.targets.contains(&env.network.host_of(socket ^ 1)));
+        let is_outside =
+            self.socket.is_some_and(|socket| !load.targets.contains(&env.network.host_of(socket ^ 1)));
         if is_outside {
             self.give_up(env, load);
         }
@@ -210,7 +211,8 @@ impl User {
         };
         let out = &mut self.output;
         let timeout = env.plan.timeout_ms;
-        write!(out, "{method} /v1/storage/key/k{key}?timeout={timeout}ms HTTP/1.1\r\nHost: n\r\n").expect("memory");
+        write!(out, "{method} /v1/storage/key/k{key}?timeout={timeout}ms HTTP/1.1\r\nHost: n\r\n")
+            .expect("memory");
         match action {
             Action::Create { .. } => out.extend_from_slice(b"If-None-Match: *\r\n"),
             Action::CompareAndSet { expected, .. } => {
@@ -224,7 +226,8 @@ impl User {
         };
         let mut body = value.to_string();
         if env.plan.classes.has(Class::Large) {
-            let padding = if self.rng.u32(..20) == 0 { self.rng.usize(..12_000) } else { self.rng.usize(..300) };
+            let padding =
+                if self.rng.u32(..20) == 0 { self.rng.usize(..12_000) } else { self.rng.usize(..300) };
             body.extend(std::iter::repeat_n('x', padding));
         }
         write!(out, "Content-Length: {}\r\n\r\n{body}", body.len()).expect("memory");
@@ -263,7 +266,9 @@ impl User {
             }),
             (204, Action::Get) => Outcome::Missing,
             (200, _) => Outcome::Done,
-            (412, Action::Create { .. } | Action::CompareAndSet { .. }) => Outcome::ConditionFailed(answer.etag),
+            (412, Action::Create { .. } | Action::CompareAndSet { .. }) => {
+                Outcome::ConditionFailed(answer.etag)
+            }
             (503, _) => Outcome::NotApplied,
             (504, action) if action != Action::Get => Outcome::Unknown,
             (status, action) => panic!("{action:?} must not be answered by {status}"),
@@ -279,11 +284,25 @@ impl User {
             (Outcome::Done, Some(value), Some(revision)) => Some(Version { value, revision }),
             _ => None,
         };
-        env.trace(|| format!("user{} is told: {outcome:?} for {:?} of k{}", self.index + 1, pending.action, pending.key));
+        env.trace(|| {
+            format!(
+                "user{} is told: {outcome:?} for {:?} of k{}",
+                self.index + 1,
+                pending.action,
+                pending.key
+            )
+        });
         self.record(env, load, pending, outcome, answer.revision);
     }
 
-    fn record(&self, env: &mut Env, load: &mut Load, pending: &Pending, outcome: Outcome, revision: Option<u64>) {
+    fn record(
+        &self,
+        env: &mut Env,
+        load: &mut Load,
+        pending: &Pending,
+        outcome: Outcome,
+        revision: Option<u64>,
+    ) {
         load.in_flight[pending.key as usize] -= 1;
         let failed = matches!(outcome, Outcome::NotApplied | Outcome::Unknown);
         if failed && pending.action == Action::Get {

@@ -151,7 +151,9 @@ impl World {
     fn handle_halt(&mut self, node: usize, halt: Halt) {
         let death = match &halt {
             Halt::Killed | Halt::Stopped => Death::Kill,
-            Halt::Storage(error) => self.explain(node, error).unwrap_or_else(|| panic!("node{}: {error}", node + 1)),
+            Halt::Storage(error) => {
+                self.explain(node, error).unwrap_or_else(|| panic!("node{}: {error}", node + 1))
+            }
         };
         self.env.trace(|| format!("node{} ends: {halt:?}", node + 1));
         self.die(node, death);
@@ -239,7 +241,9 @@ impl World {
             let rng = self.faults.rng(Class::RecoveryCrash);
             if rng.u32(..3) == 0 {
                 let (crash_at, crash_after) = (disk.operations() + rng.u64(..24), rng.bool());
-                disk.update_faults(|faults| (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after));
+                disk.update_faults(|faults| {
+                    (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
+                });
             }
         }
         if host.is_disk_full {
@@ -290,7 +294,8 @@ impl World {
     /// No more faults inside a majority; those outside of it last. Returns the majority.
     fn calm_down(&mut self) -> Vec<usize> {
         let mut rng = stream(self.env.plan.seed, 4);
-        let mut core: Vec<usize> = (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_damaged).collect();
+        let mut core: Vec<usize> =
+            (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_damaged).collect();
         rng.shuffle(&mut core);
         let least = self.nodes.len() / 2 + 1;
         core.truncate(rng.usize(least..=core.len()));

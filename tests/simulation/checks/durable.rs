@@ -132,7 +132,8 @@ fn newest_slot(bytes: &[u8]) -> Option<(Term, Option<NodeId>)> {
     let slot = |at: usize| {
         let block = &bytes[at..at + 512];
         let crc = u32::from_le_bytes(block[8..12].try_into().expect("four bytes"));
-        (crc32c::crc32c(&block[12..]) == crc).then(|| (u64_at(block, 48), u64_at(block, 64), u64_at(block, 72)))
+        (crc32c::crc32c(&block[12..]) == crc)
+            .then(|| (u64_at(block, 48), u64_at(block, 64), u64_at(block, 72)))
     };
     let (_, term, vote) = slot(0).max(slot(HEADER_BYTES))?;
     Some((Term(term), Some(NodeId(vote)).filter(|node| node.0 != 0)))

@@ -101,7 +101,10 @@ impl Record {
                 self.keys.insert(key.clone(), index.0);
                 let value = value.expect("users write numbers");
                 let earlier = self.executed.insert(value, index.0);
-                assert_eq!(earlier, None, "the write of {value} took effect twice, the second time at {index}");
+                assert_eq!(
+                    earlier, None,
+                    "the write of {value} took effect twice, the second time at {index}"
+                );
             }
             Command::Delete { key, .. } => {
                 self.keys.remove(key);
@@ -117,7 +120,10 @@ impl Record {
             let executed = operation.action.value().and_then(|value| self.executed.get(&value).copied());
             match operation.outcome {
                 Outcome::NotApplied => {
-                    assert_eq!(executed, None, "said to be surely not applied, and yet it was: {operation:?}");
+                    assert_eq!(
+                        executed, None,
+                        "said to be surely not applied, and yet it was: {operation:?}"
+                    );
                 }
                 Outcome::Done => {
                     let index = operation.revision.expect("a write's answer has its revision");
@@ -132,7 +138,11 @@ impl Record {
                     let index = operation.revision.expect("a write's answer has its revision");
                     assert!(index <= self.len(), "answered before it was committed: {operation:?}");
                     let decision = self.get(index).decision;
-                    assert_eq!(decision, Decision::Failed(current), "another answer than entry {index}: {operation:?}");
+                    assert_eq!(
+                        decision,
+                        Decision::Failed(current),
+                        "another answer than entry {index}: {operation:?}"
+                    );
                 }
                 Outcome::Unknown if operation.action.value().is_some() => match executed {
                     Some(index) => {

@@ -105,7 +105,11 @@ impl Checks {
         }
         if common < seen.log.len() {
             let kept = Index(common as u64);
-            assert!(kept >= seen.commit, "node {node} removed entries behind {kept}, committed up to {}", seen.commit);
+            assert!(
+                kept >= seen.commit,
+                "node {node} removed entries behind {kept}, committed up to {}",
+                seen.commit
+            );
             let leads_on = seen.is_leader && raft.is_leader() && seen.term == raft.term();
             assert!(!leads_on, "the leader {node} removed entries behind {kept} from its own log");
             marks.hit(Mark::SuffixTruncated);
@@ -141,11 +145,19 @@ impl Checks {
             return;
         }
         assert!(commit <= raft.last_index(), "node {node} knows of more commits than entries");
+        // Counting is only good for entries of the leader's own term (paper, section 5.4.2).
+        let counted = raft.is_leader() && self.seen[node].is_leader && self.seen[node].term == raft.term();
+        let is_own = raft.storage().term(commit) == Some(raft.term());
+        assert!(!counted || is_own, "the leader {node} counted the entry {commit} of an old term");
         for index in from.0 + 1..=commit.0 {
             let (term, crc) = self.seen[node].log[usize::try_from(index - 1).expect("short logs")];
             if index <= self.record.len() {
                 let known = self.record.get(index);
-                assert_eq!((known.term, known.crc), (term, crc), "node {node} committed another entry at {index}");
+                assert_eq!(
+                    (known.term, known.crc),
+                    (term, crc),
+                    "node {node} committed another entry at {index}"
+                );
                 continue;
             }
             let tick = self.next_tick();
@@ -262,7 +274,11 @@ impl Checks {
         let is_kept = raft.last_index() >= last || view.newest_segment() > newest;
         assert!(is_kept, "node {node} forgot durable entries from {} on", raft.last_index().next());
         for (index, term, _) in view.entries() {
-            assert_eq!(raft.storage().term(index), Some(term), "node {node} forgot the durable entry {index}");
+            assert_eq!(
+                raft.storage().term(index),
+                Some(term),
+                "node {node} forgot the durable entry {index}"
+            );
         }
         self.observe_log(marks, node, replica);
     }
@@ -292,7 +308,8 @@ impl Checks {
         assert!(view.term >= *term, "{from} speaks in term {term} and may forget it");
         match message {
             Message::RequestVote { last, .. } => {
-                let has = last.index == Index(0) || view.entry(last.index).is_some_and(|(term, _)| term == last.term);
+                let has = last.index == Index(0)
+                    || view.entry(last.index).is_some_and(|(term, _)| term == last.term);
                 assert!(has, "{from} campaigns with {last} and may forget it");
                 self.check_vote(node, *term, *from);
             }
@@ -324,7 +341,10 @@ impl Checks {
         let leader = self.leaders.get(&term).map(|leader| &self.seen[*leader]);
         if let Some(leader) = leader.filter(|leader| leader.is_leader && leader.term == term) {
             let theirs = leader.log.get(usize::try_from(index.0 - 1).expect("short logs")).copied();
-            assert_eq!(mine, theirs, "node {node} acknowledges entry {index}, but has another one than the leader");
+            assert_eq!(
+                mine, theirs,
+                "node {node} acknowledges entry {index}, but has another one than the leader"
+            );
         }
     }
 }
