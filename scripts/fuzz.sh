@@ -46,8 +46,8 @@ while (($# > 0)); do
 done
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-# Seeds of neighbouring runs must not overlap.
-KEVA_FUZZ_SEED=$((seed * 1000003 % 1000000000000000000))
+# Each execution takes one seed, so runs with neighbouring seeds begin far apart.
+KEVA_FUZZ_SEED=$((seed % 1000000 * 1000000000000))
 KEVA_FUZZ_EXECUTIONS=$executions
 export KEVA_FUZZ_SEED KEVA_FUZZ_EXECUTIONS
 printf '%d executions from seed %d\n' "$executions" "$seed"
