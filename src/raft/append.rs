@@ -5,9 +5,10 @@ use crate::raft::entry::Entries;
 use crate::raft::message::{AppendOutcome, Message, ReadRound};
 use crate::raft::quorum::reached_by_majority;
 use crate::raft::raft::Raft;
-use crate::raft::role::Role;
+use crate::raft::role::{Leader, Role};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 impl<S: Storage> Raft<S> {
@@ -240,7 +241,8 @@ impl<S: Storage> Raft<S> {
         let mut matched: Vec<Index> = trusted.collect();
         matched.push(self.synced_index);
         let reached = reached_by_majority(&mut matched);
-        if reached > self.commit_index && self.storage.term(reached) == Some(self.term()) {
+        let is_own = self.storage.term(reached) == Some(self.term()) || mutant("commit-older-terms");
+        if reached > self.commit_index && is_own {
             self.commit_index = reached;
             self.release_unready_reads();
         }
@@ -248,6 +250,7 @@ impl<S: Storage> Raft<S> {
 
     /// Whether this leader knows how far the log is committed.
     pub(super) fn has_committed_in_term(&self) -> bool {
-        matches!(&self.role, Role::Leader(leader) if self.commit_index >= leader.noop_index)
+        let is_ready = |leader: &Leader| self.commit_index >= leader.noop_index;
+        matches!(&self.role, Role::Leader(leader) if is_ready(leader) || mutant("read-before-own-commit"))
     }
 }

@@ -8,7 +8,8 @@ use crate::raft::raft::Raft;
 use crate::raft::read_index::ReadQueue;
 use crate::raft::role::{Election, Follower, Leader, Role};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{EntryId, NodeId, Term};
+use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 impl<S: Storage> Raft<S> {
@@ -80,10 +81,13 @@ impl<S: Storage> Raft<S> {
             progress,
             reads: ReadQueue::default(),
             heartbeat_deadline: now.after(self.config.heartbeat_interval_ms),
-            noop_index: next_index,
+            noop_index: if mutant("no-noop") { Index(0) } else { next_index },
             transfer: None,
         });
         self.hurry = None;
+        if mutant("no-noop") {
+            return Ok(());
+        }
         self.append_own(EntryKind::NoOp, &[]).map(drop)
     }
 
@@ -108,7 +112,7 @@ impl<S: Storage> Raft<S> {
     /// The election restriction: a vote goes only to a log that holds everything this one does (paper, section
     /// 5.4.1). Ids compare by term first.
     fn is_up_to_date(&self, last: EntryId) -> bool {
-        last >= self.last_id()
+        last >= self.last_id() || (mutant("vote-by-index") && last.index >= self.last_id().index)
     }
 
     pub(super) fn handle_pre_vote(&mut self, now: Millis, from: NodeId, campaign_term: Term, last: EntryId) {

@@ -170,7 +170,7 @@ impl fmt::Debug for Entry<'_> {
 
 /// Zero or more entries, one after the other: indexes without a gap, terms that never go back, every checksum right.
 /// Code that holds an `Entries` need not check any of that again.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Hash)]
 pub struct Entries {
     bytes: Vec<u8>,
     first: EntryId,

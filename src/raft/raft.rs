@@ -11,6 +11,7 @@ use crate::raft::progress::Progress;
 use crate::raft::role::{Follower, Role};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
+use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 use crate::util::time::Millis;
 
@@ -61,7 +62,7 @@ pub struct Synced {
 /// - the sync and what it sets free: [`sync`](Raft::sync).
 ///
 /// One turn takes any number of inputs, then drains, syncs once, and drains again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft<S: Storage> {
     pub(super) config: Config,
     /// The voters without this node.
@@ -87,7 +88,7 @@ pub struct Raft<S: Storage> {
     pub(super) outbox: Vec<Envelope>,
     pub(super) outbox_after_sync: Vec<Envelope>,
     pub(super) confirmed_reads: Vec<(ReadContext, Index)>,
-    watermarks: Watermarks,
+    pub(super) watermarks: Watermarks,
 }
 
 impl<S: Storage> Raft<S> {
@@ -410,7 +411,13 @@ impl<S: Storage> Raft<S> {
 
     /// The one door out: files a message by whether it must wait for the sync (paper, section 5.1).
     pub(super) fn send(&mut self, to: NodeId, message: Message) {
-        let queue = if message.requires_sync() { &mut self.outbox_after_sync } else { &mut self.outbox };
+        let early = match &message {
+            Message::RequestVoteResponse { .. } => mutant("vote-before-sync"),
+            Message::AppendEntriesResponse { .. } => mutant("ack-before-sync"),
+            _ => false,
+        };
+        let queue =
+            if message.requires_sync() && !early { &mut self.outbox_after_sync } else { &mut self.outbox };
         queue.push(Envelope { from: self.config.id, to, term: self.hard_state.term, message });
     }
 

@@ -17,9 +17,10 @@ use crate::raft::raft::Raft;
 use crate::raft::role::Role;
 use crate::raft::storage::Storage;
 use crate::raft::types::{Index, NodeId};
+use crate::util::mutation::mutant;
 
 /// A leader's reads that are not confirmed yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct ReadQueue {
     /// The latest round that was sent.
     pub(super) round: ReadRound,
@@ -29,7 +30,7 @@ pub(super) struct ReadQueue {
     queue: VecDeque<Read>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Read {
     round: ReadRound,
     from: NodeId,
@@ -49,7 +50,13 @@ impl ReadQueue {
     }
 
     fn register(&mut self, from: NodeId, context: ReadContext, index: Index) {
-        let round = ReadRound(self.round.0 + 1);
+        let round = if mutant("read-round-is-constant") {
+            self.round
+        } else if mutant("read-round-is-request") {
+            ReadRound(context.0)
+        } else {
+            ReadRound(self.round.0 + 1)
+        };
         self.queue.push_back(Read { round, from, context, index });
     }
 }

@@ -1,0 +1,162 @@
+//! The same random events in both clusters: elections, writes, cut links, restarts, time.
+
+use keva::util::rng::Rng;
+
+use crate::ours::Ours;
+use crate::side::{Cuts, Disk, Node, Role, Side, View};
+use crate::theirs::Theirs;
+
+/// Schedules in one run, unless `KEVA_ORACLE_SCHEDULES` says otherwise.
+const SCHEDULES_DEFAULT: u64 = 3_000;
+const EVENTS: usize = 40;
+/// After so many heartbeats of every leader everything that was lost has been sent again by both.
+const SETTLING_HEARTBEATS: usize = 4;
+
+#[derive(Clone, Debug)]
+enum Event {
+    Campaign(Node),
+    Expire(Node),
+    Propose(Node, Vec<u8>),
+    QuorumCheck(Node),
+    Restart(Node),
+    Cut(Cuts),
+}
+
+fn below(rng: &mut Rng, bound: usize) -> usize {
+    rng.range(0, bound as u64) as usize
+}
+
+/// Whole links, halves of links, one side against the other, or nothing.
+fn random_cuts(rng: &mut Rng, count: usize) -> Cuts {
+    let pairs = |keep: &mut dyn FnMut(Node, Node) -> bool| -> Cuts {
+        let all = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        all.filter(|(from, to)| from != to && keep(*from, *to)).collect()
+    };
+    match rng.range(0, 5) {
+        0 | 1 => Cuts::new(),
+        2 => {
+            let side = rng.next_u64();
+            pairs(&mut |from, to| (side >> from) & 1 != (side >> to) & 1)
+        }
+        3 => {
+            let alone = below(rng, count);
+            pairs(&mut |from, to| from == alone || to == alone)
+        }
+        _ => pairs(&mut |_, _| rng.range(0, 4) == 0),
+    }
+}
+
+fn random_event(rng: &mut Rng, count: usize, number: usize, leader: Option<Node>) -> Event {
+    let node = below(rng, count);
+    match rng.range(0, 12) {
+        0..=2 => Event::Campaign(node),
+        3 | 4 => Event::Expire(node),
+        5..=7 => Event::Propose(leader.unwrap_or(node), format!("write {number}").into_bytes()),
+        8 => Event::QuorumCheck(leader.unwrap_or(node)),
+        9 => Event::Restart(node),
+        _ => Event::Cut(random_cuts(rng, count)),
+    }
+}
+
+/// Carries out an event and everything that follows from it. Returns what can be compared right away.
+fn play(side: &mut dyn Side, event: &Event, cuts: &Cuts) -> bool {
+    let mut answer = false;
+    match event {
+        Event::Campaign(node) => side.campaign(*node),
+        Event::Expire(node) => side.expire(*node),
+        Event::Propose(node, data) => answer = side.propose(*node, data),
+        Event::QuorumCheck(node) => {
+            side.begin_quorum_check(*node);
+            side.heartbeat(*node);
+            side.exchange(cuts);
+            side.end_quorum_check(*node);
+        }
+        Event::Restart(node) => side.restart(*node),
+        Event::Cut(_) => {}
+    }
+    side.exchange(cuts);
+    for _ in 0..SETTLING_HEARTBEATS {
+        for (node, view) in side.views().into_iter().enumerate() {
+            if view.role == Role::Leader {
+                side.heartbeat(node);
+                side.exchange(cuts);
+            }
+        }
+    }
+    answer
+}
+
+/// How often something happened in all schedules: an event that never does is not compared.
+#[derive(Default, Debug)]
+struct Seen {
+    leaders: u64,
+    commits: u64,
+    cut_tails: u64,
+    two_leaders: u64,
+    hopeless_campaigns: u64,
+    step_downs: u64,
+}
+
+impl Seen {
+    fn note(&mut self, event: &Event, before: &[View], after: &[View]) {
+        let leads = |views: &[View]| views.iter().filter(|view| view.role == Role::Leader).count();
+        let won = |node: &Node| before[*node].role != Role::Leader && after[*node].role == Role::Leader;
+        if let Event::Campaign(node) = event {
+            self.leaders += u64::from(won(node));
+            self.hopeless_campaigns += u64::from(after[*node].role != Role::Leader);
+        }
+        if let Event::QuorumCheck(node) = event {
+            let stepped_down = before[*node].role == Role::Leader && after[*node].role != Role::Leader;
+            self.step_downs += u64::from(stepped_down);
+        }
+        self.two_leaders += u64::from(leads(after) > 1);
+        for (old, new) in before.iter().zip(after) {
+            self.commits += u64::from(new.commit > old.commit);
+            self.cut_tails += u64::from(!new.log.starts_with(&old.log));
+        }
+    }
+}
+
+fn run(seed: u64, seen: &mut Seen) {
+    let mut rng = Rng::new(seed);
+    let count = if rng.range(0, 3) == 0 { 5 } else { 3 };
+    let disks = vec![Disk::default(); count];
+    let (mut ours, mut theirs) = (Ours::new(&disks), Theirs::new(&disks));
+    let mut cuts = Cuts::new();
+    let mut story = Vec::new();
+    let mut before = ours.views();
+    for number in 0..EVENTS {
+        let leaders: Vec<Node> = (0..count).filter(|node| before[*node].role == Role::Leader).collect();
+        let leader = (!leaders.is_empty()).then(|| leaders[below(&mut rng, leaders.len())]);
+        let event = random_event(&mut rng, count, number, leader);
+        if let Event::Cut(new) = &event {
+            cuts = new.clone();
+        }
+        story.push(format!("{event:?}"));
+        let answers = (play(&mut ours, &event, &cuts), play(&mut theirs, &event, &cuts));
+        let (after, other) = (ours.views(), theirs.views());
+        let story = || format!("seed {seed}:\n  {}", story.join("\n  "));
+        assert_eq!(answers.0, answers.1, "only one of them took the write; {}", story());
+        for (node, (our, their)) in after.iter().zip(&other).enumerate() {
+            assert_eq!(our, their, "node {node} (ours, theirs) with the cuts {cuts:?}; {}", story());
+        }
+        seen.note(&event, &before, &after);
+        before = after;
+    }
+}
+
+/// Who can be elected, who must step down, which entries end up in which log, and how far it is committed.
+#[test]
+fn clusters_come_to_the_same_logs() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let schedules: u64 = number("KEVA_ORACLE_SCHEDULES").unwrap_or(SCHEDULES_DEFAULT);
+    let first: u64 = number("KEVA_ORACLE_SEED").unwrap_or(1);
+    let mut seen = Seen::default();
+    for seed in first..first + schedules {
+        run(seed, &mut seen);
+    }
+    println!("{schedules} schedules of {EVENTS} events: {seen:?}");
+    let Seen { leaders, commits, cut_tails, two_leaders, hopeless_campaigns, step_downs } = seen;
+    let least = [leaders, commits, cut_tails, two_leaders, hopeless_campaigns, step_downs].into_iter().min();
+    assert!(schedules < 500 || least > Some(50), "too little happened: {least:?}");
+}
