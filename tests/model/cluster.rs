@@ -242,9 +242,15 @@ impl Model for Cluster {
         for (name, _) in self.reachable {
             // A property is a plain function, and so finds its predicate by its place.
             let property = match properties.len() {
-                2 => Property::sometimes(name, |cluster: &Cluster, state: &State| (cluster.reachable[0].1)(state)),
-                3 => Property::sometimes(name, |cluster: &Cluster, state: &State| (cluster.reachable[1].1)(state)),
-                _ => Property::sometimes(name, |cluster: &Cluster, state: &State| (cluster.reachable[2].1)(state)),
+                2 => Property::sometimes(name, |cluster: &Cluster, state: &State| {
+                    (cluster.reachable[0].1)(state)
+                }),
+                3 => Property::sometimes(name, |cluster: &Cluster, state: &State| {
+                    (cluster.reachable[1].1)(state)
+                }),
+                _ => Property::sometimes(name, |cluster: &Cluster, state: &State| {
+                    (cluster.reachable[2].1)(state)
+                }),
             };
             properties.push(property);
         }
@@ -266,7 +272,8 @@ impl Observer {
         let (_, needed) = self.pending_reads.remove(place);
         self.reads_done += 1;
         if index < needed {
-            self.broken = Some(format!("a stale read at {id}: at {index}, but {needed} was committed before"));
+            self.broken =
+                Some(format!("a stale read at {id}: at {index}, but {needed} was committed before"));
         }
     }
 
@@ -330,7 +337,8 @@ pub(crate) fn is_figure_8(state: &State) -> bool {
             let others = state.nodes.iter().filter(|node| node.raft.id() != leader.raft.id());
             let mut terms = others.map(|node| node.raft.storage().durable_term(index));
             let first = terms.next().flatten();
-            first.is_some_and(|term| term != own.term && leader.raft.term() > term) && terms.all(|term| term == first)
+            first.is_some_and(|term| term != own.term && leader.raft.term() > term)
+                && terms.all(|term| term == first)
         })
     })
 }

@@ -9,21 +9,30 @@ mod scenarios;
 mod wire;
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stateright::{Checker, HasDiscoveries, Model};
 
 use crate::scenarios::{SCENARIOS, Scenario};
 
-const USAGE: &str = "Usage: model [--short] [--mutant NAME] [SCENARIO]...";
+const USAGE: &str = "Usage: model [--short] [--mutant NAME] [--seconds N] [SCENARIO]...";
 
 fn main() -> ExitCode {
-    let (mut is_short, mut mutant, mut names) = (false, None, Vec::new());
+    let (mut is_short, mut mutant, mut names, mut patience) =
+        (false, None, Vec::new(), Duration::from_secs(3600));
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--short" => is_short = true,
             "--mutant" => mutant = arguments.next(),
+            "--seconds" => {
+                let seconds = arguments.next().and_then(|text| text.parse().ok());
+                let Some(seconds) = seconds else {
+                    eprintln!("model: --seconds takes a number\n{USAGE}");
+                    return ExitCode::from(2);
+                };
+                patience = Duration::from_secs(seconds);
+            }
             name if SCENARIOS.iter().any(|scenario| scenario.name == name) => names.push(argument),
             _ => {
                 eprintln!("model: there is no scenario or option {argument}\n{USAGE}");
@@ -42,23 +51,25 @@ fn main() -> ExitCode {
     };
     let mut is_good = true;
     for scenario in SCENARIOS.iter().filter(chosen) {
-        is_good &= if mutant.is_some() { find(scenario) } else { prove(scenario) };
+        is_good &= if mutant.is_some() { find(scenario, patience) } else { prove(scenario, patience) };
     }
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Explores everything. Good when all was seen, no rule was broken, and what should be reachable was reached.
-fn prove(scenario: &Scenario) -> bool {
+fn prove(scenario: &Scenario, patience: Duration) -> bool {
     let cluster = (scenario.cluster)();
     let started = Instant::now();
     let names: Vec<&str> = cluster.properties().iter().map(|property| property.name).collect();
     let checker = cluster
         .checker()
         .threads(scenarios::threads())
+        .timeout(patience)
         // Not done before all states are seen, whatever is found on the way.
         .finish_when(HasDiscoveries::AllOf(["nothing"].into()))
         .spawn_dfs()
         .join();
+    let is_whole = started.elapsed() < patience;
     let discoveries = checker.discoveries();
     let broken = discoveries.get("safety");
     let missing: Vec<&str> =
@@ -69,7 +80,7 @@ fn prove(scenario: &Scenario) -> bool {
         checker.unique_state_count(),
         checker.max_depth(),
         started.elapsed().as_secs_f64(),
-        if checker.is_done() { "all explored" } else { "NOT all explored" },
+        if is_whole { "all explored" } else { "NOT all explored" },
     );
     if let Some(path) = broken {
         print_path(scenario, path.clone().into_states().last(), path);
@@ -77,15 +88,16 @@ fn prove(scenario: &Scenario) -> bool {
     for name in &missing {
         println!("  never reached: {name}");
     }
-    checker.is_done() && broken.is_none() && missing.is_empty()
+    is_whole && broken.is_none() && missing.is_empty()
 }
 
 /// Looks for a broken rule. Good when there is one.
-fn find(scenario: &Scenario) -> bool {
+fn find(scenario: &Scenario, patience: Duration) -> bool {
     let started = Instant::now();
     let checker = (scenario.cluster)()
         .checker()
         .threads(scenarios::threads())
+        .timeout(patience)
         .finish_when(HasDiscoveries::AnyOf(["safety"].into()))
         .spawn_bfs()
         .join();

@@ -86,7 +86,9 @@ impl Ours {
     pub(crate) fn new(disks: &[Disk]) -> Ours {
         let nodes = disks.iter().enumerate();
         Ours {
-            nodes: nodes.map(|(node, disk)| Some(start(node, disks.len(), storage(disk), Millis(1)))).collect(),
+            nodes: nodes
+                .map(|(node, disk)| Some(start(node, disks.len(), storage(disk), Millis(1))))
+                .collect(),
             clocks: vec![Millis(1); disks.len()],
             wire: Vec::new(),
         }
@@ -159,6 +161,13 @@ impl Side for Ours {
         raft.checkpoint().expect("memory does not fail");
         let (now, count) = (self.clocks[node], self.nodes.len());
         self.nodes[node] = Some(start(node, count, raft.into_storage().crash(), now));
+    }
+
+    fn reconnect(&mut self, left: Node, right: Node) {
+        for (node, peer) in [(left, right), (right, left)] {
+            self.raft_mut(node).handle_peer_connected(node_id(peer));
+            self.take_turn(node);
+        }
     }
 
     fn exchange(&mut self, cuts: &Cuts) {

@@ -53,6 +53,8 @@ pub(crate) trait Side {
     fn propose(&mut self, node: Node, data: &[u8]) -> bool;
     /// Power off and on. Everything was synced; messages on their way are lost.
     fn restart(&mut self, node: Node);
+    /// Both nodes learn that they have a new connection; what was on its way on an earlier one may be lost.
+    fn reconnect(&mut self, left: Node, right: Node);
     /// Everybody takes turns, and messages arrive in order or are lost on cut links, until nothing is left to do.
     fn exchange(&mut self, cuts: &Cuts);
     /// What is seen of all nodes.

@@ -138,11 +138,8 @@ impl Side for Theirs {
 
     fn end_quorum_check(&mut self, node: Node) {
         if self.is_leader(node) {
-            let message = Message {
-                msg_type: MessageType::MsgCheckQuorum,
-                from: node_id(node),
-                ..Message::default()
-            };
+            let message =
+                Message { msg_type: MessageType::MsgCheckQuorum, from: node_id(node), ..Message::default() };
             self.nodes[node].raft.step(message).expect("a leader takes it");
             self.take_turn(node);
         }
@@ -158,6 +155,13 @@ impl Side for Theirs {
     fn restart(&mut self, node: Node) {
         let storage = self.nodes[node].store().clone();
         self.nodes[node] = start(node, storage);
+    }
+
+    fn reconnect(&mut self, left: Node, right: Node) {
+        for (node, peer) in [(left, right), (right, left)] {
+            self.nodes[node].report_unreachable(node_id(peer));
+            self.take_turn(node);
+        }
     }
 
     fn exchange(&mut self, cuts: &Cuts) {
