@@ -4,10 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use keva::raft::message::{Envelope, ReadContext};
+use keva::raft::message::{Envelope, Message, ReadContext};
 use keva::raft::raft::Raft;
 use keva::raft::storage::Storage;
-use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::raft::types::{EntryId, Index, NodeId, RoleName, Term};
 use stateright::{Model, Property};
 
 use crate::disk::Disk;
@@ -24,17 +24,19 @@ pub(crate) struct Budget {
     pub(crate) proposals: u8,
     pub(crate) reads: u8,
     pub(crate) heartbeats: u8,
-    pub(crate) expiries: u8,
 }
 
 /// A small cluster and the bounds of what happens to it.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) disks: Vec<Disk>,
-    /// Who may campaign.
-    pub(crate) candidates: Vec<NodeId>,
-    /// Nobody campaigns for a later term.
-    pub(crate) term_max: Term,
+    /// Who may campaign, for which terms.
+    pub(crate) campaigns: Vec<(NodeId, Term)>,
+    /// Whether candidates ask for promises first. If not, everybody always has a majority of them: the states that
+    /// are reached then include those that are reached with pre-votes, which only ever hold an election back.
+    pub(crate) pre_votes: bool,
+    /// Who may ask for reads.
+    pub(crate) readers: Vec<NodeId>,
     pub(crate) budget: Budget,
     /// What is to be shown reachable, besides a leader.
     pub(crate) reachable: &'static [(&'static str, fn(&State) -> bool)],
@@ -67,12 +69,17 @@ pub(crate) struct Observer {
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Action {
     Deliver(Arc<Envelope>, Ending),
-    Timeout(NodeId, Ending),
-    Expire(NodeId),
+    Timeout(NodeId),
     Heartbeat(NodeId),
     Propose(NodeId),
     Read(NodeId),
     Crash(NodeId),
+}
+
+impl State {
+    fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[position(id)]
+    }
 }
 
 impl Hash for State {
@@ -104,48 +111,64 @@ impl Cluster {
     /// Carries out an action on a copy. `None` when nothing changes.
     fn act(&self, before: &State, action: &Action) -> Option<State> {
         let voters = self.voters();
-        let mut state = before.clone();
         let id = action.node();
         let mut node = (*before.nodes[position(id)]).clone();
         let mut ending = Ending::Whole;
+        let mut budget = before.budget;
         match action {
             Action::Deliver(envelope, how) => {
                 node.step((**envelope).clone());
                 ending = *how;
             }
-            Action::Timeout(_, how) => {
-                node.at_deadline();
-                ending = *how;
-            }
-            Action::Expire(_) => {
-                node.expire();
-                state.budget.expiries -= 1;
-            }
+            Action::Timeout(_) if self.pre_votes => node.at_deadline(),
+            Action::Timeout(_) => node.campaign(&voters),
             Action::Heartbeat(_) => {
                 node.at_deadline();
-                state.budget.heartbeats -= 1;
+                budget.heartbeats -= 1;
             }
             Action::Propose(_) => {
                 node.raft.propose(b"write").ok()?;
-                state.budget.proposals -= 1;
+                budget.proposals -= 1;
             }
             Action::Read(_) => {
                 if !node.raft.read_index(READ) {
                     return None;
                 }
-                state.budget.reads -= 1;
-                state.observer.begin_read(id);
+                budget.reads -= 1;
             }
             Action::Crash(_) => node.restart(&voters),
         }
         let crashes = ending == Ending::CrashBeforeSync || matches!(action, Action::Crash(_));
-        if crashes {
-            state.budget.crashes -= 1;
-            state.observer.pending_reads.retain(|(asker, _)| *asker != id);
+        budget.crashes -= u8::from(crashes);
+        let Turn { mut sent, reads } = node.finish(ending, &voters);
+        sent.retain(|envelope| {
+            let is_wanted = self.pre_votes || !matches!(envelope.message, Message::PreVote { .. });
+            is_wanted && !before.wire.has(envelope) && !is_dead(envelope, before.node(envelope.to))
+        });
+        if sent.is_empty()
+            && node.hash() == before.node(id).hash()
+            && budget == before.budget
+            && reads.is_empty()
+        {
+            return None;
         }
-        let Turn { sent, reads } = node.finish(ending, &voters);
+        let mut state = State { budget, ..before.clone() };
         sent.into_iter().for_each(|envelope| state.wire.send(envelope));
+        // A repeated request would be another read, and their number is bounded.
+        let is_request = |envelope: &Envelope| {
+            let is_this = matches!(action, Action::Deliver(this, _) if **this == *envelope);
+            is_this && matches!(envelope.message, Message::ReadIndex { .. })
+        };
+        state
+            .wire
+            .retain(|envelope| envelope.to != id || !(is_dead(envelope, &node) || is_request(envelope)));
         state.nodes[position(id)] = Arc::new(node);
+        if crashes {
+            state.observer.forget_reads(id);
+        }
+        if matches!(action, Action::Read(_)) {
+            state.observer.begin_read(id);
+        }
         for (_, index) in reads {
             state.observer.end_read(id, index);
         }
@@ -155,12 +178,29 @@ impl Cluster {
     }
 }
 
+/// Whether a message can never have an effect on its receiver any more: it answers something that the receiver was in
+/// a term that is over, or as a candidate or leader that it can not become again in the same term.
+fn is_dead(envelope: &Envelope, receiver: &Node) -> bool {
+    let (term, role) = (receiver.raft.term(), receiver.raft.role());
+    let is_over = envelope.term < term;
+    match envelope.message {
+        Message::RequestVoteResponse { .. } => {
+            is_over || (envelope.term == term && role != RoleName::Candidate)
+        }
+        Message::AppendEntriesResponse { .. } | Message::HeartbeatResponse { .. } => {
+            let is_follower = matches!(role, RoleName::Follower | RoleName::PreCandidate);
+            is_over || (envelope.term == term && is_follower)
+        }
+        Message::PreVoteResponse { campaign_term, .. } => campaign_term <= term && envelope.term <= term,
+        _ => false,
+    }
+}
+
 impl Action {
     fn node(&self) -> NodeId {
         match self {
             Action::Deliver(envelope, _) => envelope.to,
-            Action::Timeout(node, _)
-            | Action::Expire(node)
+            Action::Timeout(node)
             | Action::Heartbeat(node)
             | Action::Propose(node)
             | Action::Read(node)
@@ -196,9 +236,9 @@ impl Model for Cluster {
         }
         for node in &state.nodes {
             let (id, is_leader) = (node.raft.id(), node.raft.is_leader());
-            let may_campaign = self.candidates.contains(&id) && node.raft.term() < self.term_max;
+            let may_campaign = self.campaigns.contains(&(id, node.raft.term().next()));
             if !is_leader && may_campaign {
-                actions.extend(endings.iter().map(|ending| Action::Timeout(id, *ending)));
+                actions.push(Action::Timeout(id));
             }
             if is_leader && budget.heartbeats > 0 {
                 actions.push(Action::Heartbeat(id));
@@ -206,10 +246,7 @@ impl Model for Cluster {
             if is_leader && budget.proposals > 0 {
                 actions.push(Action::Propose(id));
             }
-            if !is_leader && !node.expired && node.raft.leader().is_some() && budget.expiries > 0 {
-                actions.push(Action::Expire(id));
-            }
-            if budget.reads > 0 {
+            if budget.reads > 0 && self.readers.contains(&id) {
                 actions.push(Action::Read(id));
             }
             if budget.crashes > 0 {
@@ -265,6 +302,11 @@ impl Observer {
         self.pending_reads.retain(|(asker, _)| *asker != id);
         self.pending_reads.push((id, latest));
         self.pending_reads.sort_unstable();
+    }
+
+    /// The node that asked is not the same any more.
+    fn forget_reads(&mut self, id: NodeId) {
+        self.pending_reads.retain(|(asker, _)| *asker != id);
     }
 
     fn end_read(&mut self, id: NodeId, index: Index) {

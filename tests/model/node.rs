@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use keva::raft::message::{Envelope, ReadContext};
+use keva::raft::message::{Envelope, Message, ReadContext};
 use keva::raft::raft::{Config, Raft};
 use keva::raft::types::{Index, NodeId};
 use keva::util::time::Millis;
@@ -18,8 +18,6 @@ const HEARTBEAT_INTERVAL_MS: u64 = 1;
 pub(crate) struct Node {
     pub(crate) raft: Raft<Disk>,
     clock: Millis,
-    /// The leader that it follows was last heard from more than an election timeout ago.
-    pub(crate) expired: bool,
     /// Hash of everything that decides what it will do.
     hash: u64,
 }
@@ -50,7 +48,7 @@ impl Node {
             seed: id.0,
         };
         let raft = Raft::new(config, disk, clock).expect("the disk is sound");
-        let mut node = Node { raft, clock, expired: false, hash: 0 };
+        let mut node = Node { raft, clock, hash: 0 };
         node.rehash();
         node
     }
@@ -59,7 +57,6 @@ impl Node {
         let mut hasher = DefaultHasher::new();
         self.raft.hash_state(&mut hasher);
         self.raft.storage().hash(&mut hasher);
-        self.expired.hash(&mut hasher);
         self.hash = hasher.finish();
     }
 
@@ -67,25 +64,32 @@ impl Node {
         self.hash
     }
 
-    /// A message arrives.
+    /// A message arrives. A voter that is asked for its vote has not heard from its leader for long: the model does
+    /// not count on time.
     pub(crate) fn step(&mut self, envelope: Envelope) {
-        let is_of_leader = is_of_leader(&envelope);
-        let term = envelope.term;
+        if matches!(envelope.message, Message::RequestVote { .. } | Message::PreVote { .. })
+            && !self.raft.is_leader()
+        {
+            self.clock = self.clock.after(ELECTION_TIMEOUT_MS);
+        }
         self.raft.step(self.clock, envelope).expect("memory does not fail");
-        self.expired &= !(is_of_leader && term == self.raft.term()) && self.raft.leader().is_some();
     }
 
     /// The election timer fires, or heartbeats are due on a leader.
     pub(crate) fn at_deadline(&mut self) {
         self.clock = self.clock.max(self.raft.next_deadline());
         self.raft.handle_deadline(self.clock).expect("memory does not fail");
-        self.expired &= self.raft.leader().is_some();
     }
 
-    /// The leader that it follows has been silent for an election timeout; its own timer takes longer.
-    pub(crate) fn expire(&mut self) {
-        self.clock = self.clock.after(ELECTION_TIMEOUT_MS);
-        self.expired = true;
+    /// The election timer fires, and everybody promises a vote.
+    pub(crate) fn campaign(&mut self, voters: &[NodeId]) {
+        self.at_deadline();
+        let (to, term) = (self.raft.id(), self.raft.term());
+        let message = Message::PreVoteResponse { campaign_term: term.next(), granted: true };
+        for from in voters.iter().copied().filter(|voter| *voter != to) {
+            let promise = Envelope { from, to, term, message: message.clone() };
+            self.raft.step(self.clock, promise).expect("memory does not fail");
+        }
     }
 
     /// The rest of a turn, with every further one for which there is work left.
@@ -114,9 +118,4 @@ impl Node {
         let disk = self.raft.storage().clone().crash();
         *self = Node::start(self.raft.id(), voters, disk, self.clock);
     }
-}
-
-fn is_of_leader(envelope: &Envelope) -> bool {
-    use keva::raft::message::Message;
-    matches!(envelope.message, Message::AppendEntries { .. } | Message::Heartbeat { .. })
 }

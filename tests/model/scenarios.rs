@@ -18,45 +18,62 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
-const TWO: [NodeId; 2] = [NodeId(1), NodeId(2)];
+const TWO: &[u64] = &[1, 2];
+const ALL: &[u64] = &[1, 2, 3];
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "elections-short", is_short: true, cluster: || elections(&ALL, 1, 1) },
-    Scenario { name: "elections-2", is_short: false, cluster: || elections(&TWO, 2, 1) },
+    Scenario { name: "elections-1", is_short: true, cluster: || elections(ALL, &[1], 1) },
+    Scenario { name: "pre-votes", is_short: false, cluster: pre_votes },
+    Scenario { name: "elections-2", is_short: false, cluster: || elections(TWO, &[1, 2], 1) },
+    Scenario { name: "elections-2a", is_short: false, cluster: || elections(ALL, &[1, 2], 0) },
+    Scenario { name: "elections-2b", is_short: false, cluster: || elections(ALL, &[1, 2], 1) },
+    Scenario { name: "elections-3", is_short: false, cluster: || elections(TWO, &[1, 2, 3], 0) },
     Scenario { name: "figure-8", is_short: false, cluster: figure_8 },
-    Scenario { name: "reads", is_short: false, cluster: || reads(1) },
+    Scenario { name: "reads", is_short: false, cluster: || reads(1, 1, TWO) },
+    Scenario { name: "reads-again", is_short: false, cluster: || reads(2, 0, &[1]) },
+    Scenario { name: "reads-follower", is_short: false, cluster: || reads(1, 0, &[3]) },
 ];
 
-/// Three nodes from nothing: campaigns, votes, and the empty entries of the winners.
-fn elections(candidates: &[NodeId], term_max: u64, crashes: u8) -> Cluster {
+/// Each of these nodes may campaign for each of these terms.
+fn campaigns(candidates: &[u64], terms: &[u64]) -> Vec<(NodeId, Term)> {
+    let all = candidates.iter().flat_map(|node| terms.iter().map(|term| (NodeId(*node), Term(*term))));
+    all.collect()
+}
+
+/// Three nodes from nothing, with every message of an election.
+fn pre_votes() -> Cluster {
+    Cluster { pre_votes: true, ..elections(TWO, &[1], 0) }
+}
+
+/// Three nodes from nothing: votes, and the empty entries of the winners.
+fn elections(candidates: &[u64], terms: &[u64], crashes: u8) -> Cluster {
     Cluster {
         disks: vec![Disk::default(); 3],
-        candidates: candidates.to_vec(),
-        term_max: Term(term_max),
+        pre_votes: false,
+        campaigns: campaigns(candidates, terms),
+        readers: Vec::new(),
         budget: Budget { crashes, ..Budget::default() },
         reachable: &[],
     }
 }
 
-/// Two earlier leaders have left an entry each; both are elected again, one after the other.
+/// Two earlier leaders have left an entry each; both are elected again, in any order.
 fn figure_8() -> Cluster {
     Cluster {
         disks: vec![Disk::with_log(&[1], 2, 0), Disk::with_log(&[2], 2, 0), Disk::with_log(&[], 2, 0)],
-        candidates: TWO.to_vec(),
-        term_max: Term(4),
-        budget: Budget { expiries: 1, ..Budget::default() },
         reachable: &[("figure 8", is_figure_8), ("two leaders", has_two_leaders)],
+        ..elections(TWO, &[3, 4], 0)
     }
 }
 
-/// One write and reads, while leadership moves and answers to heartbeats are late.
-fn reads(reads: u8) -> Cluster {
+/// One write and reads, while leadership moves from the first node to the second and answers to heartbeats are late.
+fn reads(reads: u8, heartbeats: u8, readers: &[u64]) -> Cluster {
     Cluster {
         disks: vec![Disk::with_log(&[1], 1, 1); 3],
-        candidates: TWO.to_vec(),
-        term_max: Term(3),
-        budget: Budget { reads, proposals: 1, heartbeats: 1, expiries: 1, ..Budget::default() },
+        campaigns: vec![(NodeId(1), Term(2)), (NodeId(2), Term(3))],
+        readers: readers.iter().copied().map(NodeId).collect(),
+        budget: Budget { reads, proposals: 1, heartbeats, ..Budget::default() },
         reachable: &[("a read", has_read), ("two leaders", has_two_leaders)],
+        ..elections(&[], &[], 0)
     }
 }
