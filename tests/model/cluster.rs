@@ -8,14 +8,18 @@ use keva::raft::message::{Envelope, Message, ReadContext};
 use keva::raft::raft::Raft;
 use keva::raft::storage::Storage;
 use keva::raft::types::{EntryId, Index, NodeId, RoleName, Term};
+use keva::util::mutation::mutant;
 use stateright::{Model, Property};
 
 use crate::disk::Disk;
 use crate::node::{Ending, Node, Turn};
 use crate::wire::Wire;
 
-/// Every read has the same name, as one of a client that tries again has.
-const READ: ReadContext = ReadContext(1);
+/// The name of a read, when so many are left: never the same again. Planted bugs that confuse a read with an earlier
+/// attempt of the same request need a request that is tried again under its old name.
+fn context_of(reads_left: u8) -> ReadContext {
+    if mutant("read-round-is-request") { ReadContext(1) } else { ReadContext(100 - u64::from(reads_left)) }
+}
 
 /// What may happen, and how often.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -35,6 +39,8 @@ pub(crate) struct Cluster {
     /// Whether candidates ask for promises first. If not, everybody always has a majority of them: the states that
     /// are reached then include those that are reached with pre-votes, which only ever hold an election back.
     pub(crate) pre_votes: bool,
+    /// Who leads at the start, in the term after the disks', with nothing under way; nobody if it is `None`.
+    pub(crate) leader: Option<NodeId>,
     /// Who may ask for reads.
     pub(crate) readers: Vec<NodeId>,
     pub(crate) budget: Budget,
@@ -58,8 +64,8 @@ pub(crate) struct Observer {
     leaders: Vec<Option<NodeId>>,
     /// Every entry that anybody knew to be committed.
     pub(crate) committed: Vec<Arc<[u8]>>,
-    /// What was committed when the read that is under way began, by the asking node.
-    pending_reads: Vec<(NodeId, Index)>,
+    /// What was committed when each read that is under way began, by the asking node and the read's name.
+    pending_reads: Vec<(NodeId, ReadContext, Index)>,
     pub(crate) reads_done: u8,
     /// The rule that was broken.
     pub(crate) broken: Option<String>,
@@ -108,6 +114,19 @@ impl Cluster {
         (1..=self.disks.len() as u64).map(NodeId).collect()
     }
 
+    /// The state after an election in which everything arrives, and what is late is lost.
+    fn settled(&self, mut state: State, leader: NodeId) -> State {
+        let mut next = self.act(&state, &Action::Timeout(leader));
+        while let Some(reached) = next {
+            state = reached;
+            let mut arrivals =
+                state.wire.messages().cloned().map(|message| Action::Deliver(message, Ending::Whole));
+            next = arrivals.find_map(|arrival| self.act(&state, &arrival));
+        }
+        state.wire.retain(|_| false);
+        state
+    }
+
     /// Carries out an action on a copy. `None` when nothing changes.
     fn act(&self, before: &State, action: &Action) -> Option<State> {
         let voters = self.voters();
@@ -131,7 +150,7 @@ impl Cluster {
                 budget.proposals -= 1;
             }
             Action::Read(_) => {
-                if !node.raft.read_index(READ) {
+                if !node.raft.read_index(context_of(budget.reads)) {
                     return None;
                 }
                 budget.reads -= 1;
@@ -167,10 +186,10 @@ impl Cluster {
             state.observer.forget_reads(id);
         }
         if matches!(action, Action::Read(_)) {
-            state.observer.begin_read(id);
+            state.observer.begin_read(id, context_of(before.budget.reads));
         }
-        for (_, index) in reads {
-            state.observer.end_read(id, index);
+        for (context, index) in reads {
+            state.observer.end_read(id, context, index);
         }
         let rafts: Vec<&Raft<Disk>> = state.nodes.iter().map(|node| &node.raft).collect();
         state.observer.observe(&rafts);
@@ -221,7 +240,11 @@ impl Model for Cluster {
         let nodes: Vec<Arc<Node>> = voters.iter().zip(&self.disks).map(start).collect();
         let mut observer = Observer::default();
         observer.observe(&nodes.iter().map(|node| &node.raft).collect::<Vec<_>>());
-        vec![State { nodes, wire: Wire::default(), budget: self.budget, observer }]
+        let state = State { nodes, wire: Wire::default(), budget: self.budget, observer };
+        vec![match self.leader {
+            Some(leader) => self.settled(state, leader),
+            None => state,
+        }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -296,22 +319,22 @@ impl Model for Cluster {
 }
 
 impl Observer {
-    fn begin_read(&mut self, id: NodeId) {
+    fn begin_read(&mut self, id: NodeId, context: ReadContext) {
         let latest = Index(self.committed.len() as u64);
-        // A later read of the same name asks for more; its answer may be given to either.
-        self.pending_reads.retain(|(asker, _)| *asker != id);
-        self.pending_reads.push((id, latest));
+        self.pending_reads.retain(|(asker, name, _)| (*asker, *name) != (id, context));
+        self.pending_reads.push((id, context, latest));
         self.pending_reads.sort_unstable();
     }
 
     /// The node that asked is not the same any more.
     fn forget_reads(&mut self, id: NodeId) {
-        self.pending_reads.retain(|(asker, _)| *asker != id);
+        self.pending_reads.retain(|(asker, _, _)| *asker != id);
     }
 
-    fn end_read(&mut self, id: NodeId, index: Index) {
-        let Some(place) = self.pending_reads.iter().position(|(asker, _)| *asker == id) else { return };
-        let (_, needed) = self.pending_reads.remove(place);
+    fn end_read(&mut self, id: NodeId, context: ReadContext, index: Index) {
+        let is_this = |(asker, name, _): &(NodeId, ReadContext, Index)| (*asker, *name) == (id, context);
+        let Some(place) = self.pending_reads.iter().position(is_this) else { return };
+        let (_, _, needed) = self.pending_reads.remove(place);
         self.reads_done += 1;
         if index < needed {
             self.broken =

@@ -28,10 +28,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "elections-2a", is_short: false, cluster: || elections(ALL, &[1, 2], 0) },
     Scenario { name: "elections-2b", is_short: false, cluster: || elections(ALL, &[1, 2], 1) },
     Scenario { name: "elections-3", is_short: false, cluster: || elections(TWO, &[1, 2, 3], 0) },
+    Scenario { name: "longer-log", is_short: true, cluster: longer_log },
     Scenario { name: "figure-8", is_short: false, cluster: figure_8 },
     Scenario { name: "reads", is_short: false, cluster: || reads(1, 1, TWO) },
-    Scenario { name: "reads-again", is_short: false, cluster: || reads(2, 0, &[1]) },
-    Scenario { name: "reads-follower", is_short: false, cluster: || reads(1, 0, &[3]) },
+    Scenario { name: "reads-again", is_short: false, cluster: || reads(2, 0, TWO) },
+    Scenario { name: "reads-follower", is_short: false, cluster: || reads(1, 1, &[3]) },
 ];
 
 /// Each of these nodes may campaign for each of these terms.
@@ -51,6 +52,7 @@ fn elections(candidates: &[u64], terms: &[u64], crashes: u8) -> Cluster {
         disks: vec![Disk::default(); 3],
         pre_votes: false,
         campaigns: campaigns(candidates, terms),
+        leader: None,
         readers: Vec::new(),
         budget: Budget { crashes, ..Budget::default() },
         reachable: &[],
@@ -66,14 +68,24 @@ fn figure_8() -> Cluster {
     }
 }
 
+/// A node has more entries than the others, all of an earlier term: that must not make it a leader once they have
+/// committed something later.
+fn longer_log() -> Cluster {
+    Cluster {
+        disks: vec![Disk::with_log(&[], 1, 0), Disk::with_log(&[1, 1], 1, 0), Disk::with_log(&[], 1, 0)],
+        campaigns: vec![(NodeId(1), Term(2)), (NodeId(2), Term(3))],
+        ..elections(&[], &[], 0)
+    }
+}
+
 /// One write and reads, while leadership moves from the first node to the second and answers to heartbeats are late.
 fn reads(reads: u8, heartbeats: u8, readers: &[u64]) -> Cluster {
     Cluster {
         disks: vec![Disk::with_log(&[1], 1, 1); 3],
-        campaigns: vec![(NodeId(1), Term(2)), (NodeId(2), Term(3))],
+        leader: Some(NodeId(1)),
         readers: readers.iter().copied().map(NodeId).collect(),
         budget: Budget { reads, proposals: 1, heartbeats, ..Budget::default() },
         reachable: &[("a read", has_read), ("two leaders", has_two_leaders)],
-        ..elections(&[], &[], 0)
+        ..elections(&[2], &[3], 0)
     }
 }
