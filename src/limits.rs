@@ -19,6 +19,10 @@ pub const COMMAND_OVERHEAD_BYTES_MAX: usize = 1024;
 pub const PAYLOAD_BYTES_MAX: usize =
     VALUE_BYTES_MAX + KEY_BYTES_MAX + CONTENT_TYPE_BYTES_MAX + COMMAND_OVERHEAD_BYTES_MAX;
 
+/// Largest term, index, start counter or file number that is believed when it is read from a disk or a link. No node
+/// ever gets there; with larger ones the next number could not be written down.
+pub const COUNTER_MAX: u64 = u64::MAX >> 1;
+
 /// Most nodes in one cluster.
 pub const NODES_MAX: usize = 9;
 /// Longest identity of a node, in bytes.

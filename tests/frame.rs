@@ -1,6 +1,6 @@
 //! Frames: what goes in comes out, however the bytes are cut; nothing else comes out.
 
-use keva::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use keva::limits::{COUNTER_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use keva::net::frame::{FRAME_PREFIX_BYTES, FrameDecoder, FrameError, encode_frame};
 use keva::raft::entry::{Entries, Entry, EntryError, EntryKind, encode_entry};
 use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound};
@@ -9,7 +9,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 fn entry_id() -> impl Strategy<Value = EntryId> {
-    (1..u64::MAX, 1..u64::MAX).prop_map(|(term, index)| EntryId::new(Term(term), Index(index)))
+    (1..=COUNTER_MAX, 1..=COUNTER_MAX).prop_map(|(term, index)| EntryId::new(Term(term), Index(index)))
 }
 
 /// Zero to five entries of one log.
@@ -31,33 +31,33 @@ fn entries() -> impl Strategy<Value = Entries> {
 
 fn outcome() -> impl Strategy<Value = AppendOutcome> {
     prop_oneof![
-        any::<u64>().prop_map(|index| AppendOutcome::Accepted { match_index: Index(index) }),
-        (any::<u64>(), entry_id())
+        (0..=COUNTER_MAX).prop_map(|index| AppendOutcome::Accepted { match_index: Index(index) }),
+        (0..=COUNTER_MAX, entry_id())
             .prop_map(|(index, hint)| AppendOutcome::Rejected { prev_index: Index(index), hint }),
     ]
 }
 
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        (any::<u64>(), entry_id())
+        (0..=COUNTER_MAX, entry_id())
             .prop_map(|(term, last)| Message::PreVote { campaign_term: Term(term), last }),
-        (any::<u64>(), any::<bool>())
+        (0..=COUNTER_MAX, any::<bool>())
             .prop_map(|(term, granted)| Message::PreVoteResponse { campaign_term: Term(term), granted }),
         (entry_id(), any::<bool>()).prop_map(|(last, transfer)| Message::RequestVote { last, transfer }),
         any::<bool>().prop_map(|granted| Message::RequestVoteResponse { granted }),
-        (entry_id(), entries(), any::<u64>()).prop_map(|(prev, entries, commit)| Message::AppendEntries {
+        (entry_id(), entries(), 0..=COUNTER_MAX).prop_map(|(prev, entries, commit)| Message::AppendEntries {
             prev,
             entries,
             commit_index: Index(commit)
         }),
         outcome().prop_map(|outcome| Message::AppendEntriesResponse { outcome }),
-        (any::<u64>(), any::<u64>()).prop_map(|(commit, round)| Message::Heartbeat {
+        (0..=COUNTER_MAX, 0..=COUNTER_MAX).prop_map(|(commit, round)| Message::Heartbeat {
             commit_index: Index(commit),
             round: ReadRound(round)
         }),
-        any::<u64>().prop_map(|round| Message::HeartbeatResponse { round: ReadRound(round) }),
-        any::<u64>().prop_map(|context| Message::ReadIndex { context: ReadContext(context) }),
-        (any::<u64>(), any::<u64>()).prop_map(|(context, index)| Message::ReadIndexResponse {
+        (0..=COUNTER_MAX).prop_map(|round| Message::HeartbeatResponse { round: ReadRound(round) }),
+        (0..=COUNTER_MAX).prop_map(|context| Message::ReadIndex { context: ReadContext(context) }),
+        (0..=COUNTER_MAX, 0..=COUNTER_MAX).prop_map(|(context, index)| Message::ReadIndexResponse {
             context: ReadContext(context),
             index: Index(index)
         }),
@@ -67,11 +67,8 @@ fn message() -> impl Strategy<Value = Message> {
 }
 
 fn envelope() -> impl Strategy<Value = Envelope> {
-    (any::<u64>(), any::<u64>(), any::<u64>(), message()).prop_map(|(from, to, term, message)| Envelope {
-        from: NodeId(from),
-        to: NodeId(to),
-        term: Term(term),
-        message,
+    (0..=COUNTER_MAX, 0..=COUNTER_MAX, 0..=COUNTER_MAX, message()).prop_map(|(from, to, term, message)| {
+        Envelope { from: NodeId(from), to: NodeId(to), term: Term(term), message }
     })
 }
 
@@ -220,4 +217,33 @@ fn forwarded_payloads_are_counted_and_bounded() {
     assert_eq!(decode(&with_header(header, &too_many)), Err(FrameError::Payloads));
     assert_eq!(decode(&with_header(header, &u32::MAX.to_le_bytes().repeat(2))), Err(FrameError::Payloads));
     assert_eq!(decode(&with_header(header, b"abc")), Err(FrameError::Payloads));
+}
+
+/// No number from a link can be so large that adding one to it would overflow.
+#[test]
+fn impossible_numbers_are_refused() {
+    let huge = EntryId::new(Term(1), Index(u64::MAX));
+    let late = EntryId::new(Term(u64::MAX), Index(1));
+    let outcome = AppendOutcome::Rejected { prev_index: Index(1), hint: huge };
+    for message in [
+        Message::PreVote { campaign_term: Term(u64::MAX), last: EntryId::default() },
+        Message::PreVote { campaign_term: Term(2), last: huge },
+        Message::PreVoteResponse { campaign_term: Term(u64::MAX), granted: true },
+        Message::RequestVote { last: late, transfer: false },
+        Message::AppendEntries { prev: huge, entries: Entries::default(), commit_index: Index(0) },
+        Message::AppendEntries { prev: late, entries: Entries::default(), commit_index: Index(0) },
+        Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index: huge.index } },
+        Message::AppendEntriesResponse { outcome },
+        Message::Heartbeat { commit_index: huge.index, round: ReadRound(0) },
+        Message::HeartbeatResponse { round: ReadRound(u64::MAX) },
+        Message::ReadIndexResponse { context: ReadContext(u64::MAX), index: huge.index },
+    ] {
+        let bytes = frame_of(message.clone());
+        assert!(matches!(decode(&bytes), Err(FrameError::Header(_))), "{message:?}");
+    }
+    let mut bytes = Vec::new();
+    let from_afar =
+        Envelope { from: NodeId(1), to: NodeId(2), term: Term(u64::MAX), message: Message::TimeoutNow };
+    encode_frame(&from_afar, &mut bytes);
+    assert!(matches!(decode(&bytes), Err(FrameError::Header(_))));
 }

@@ -457,3 +457,26 @@ fn the_report() {
     assert!(text.starts_with("recovered 11 entries in 2 segments after a crash; cut "), "{text}");
     assert!(text.contains("bytes of a torn tail at byte") && text.contains(SECOND), "{text}");
 }
+
+/// A number that nothing can follow is damage, whatever its checksum says; it is never added to.
+#[test]
+fn impossible_numbers_are_damage() {
+    let with_number = |name: &str, block: usize, size: usize, field: usize| {
+        let (disk, _) = sample(false);
+        let mut bytes = disk.bytes(name);
+        let block = &mut bytes[block..block + size];
+        block[field..field + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+        let crc = crc32c::crc32c(&block[12..]);
+        block[8..12].copy_from_slice(&crc.to_le_bytes());
+        disk.put(name, &bytes);
+        disk
+    };
+    for field in [48, 56, 64, 72] {
+        let disk = with_number(SECOND, 0, 4096, field);
+        assert_eq!(damaged(&disk).1, 0, "field {field} of a segment");
+    }
+    for field in [48, 56, 64, 80, 88, 96] {
+        let disk = with_number("hard-state", 0, 512, field);
+        assert_eq!(must_open(&disk, 9).hard_state().term, VOTE.term, "field {field}: the other slot holds");
+    }
+}

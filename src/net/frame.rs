@@ -18,10 +18,13 @@ use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
+use crate::limits::{
+    COUNTER_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+};
 use crate::net::buffer::Buffer;
 use crate::raft::entry::{Entries, EntryError};
-use crate::raft::message::{Envelope, Message};
+use crate::raft::message::{AppendOutcome, Envelope, Message};
+use crate::raft::types::EntryId;
 
 /// Bytes in front of a frame's header.
 pub const FRAME_PREFIX_BYTES: usize = 12;
@@ -235,5 +238,31 @@ fn decode_header(header: &[u8]) -> Result<Envelope, FrameError> {
     if decoder.position() != header.len() as u64 {
         return Err(FrameError::Header("it has bytes left over".into()));
     }
+    if largest_counter(&envelope) > COUNTER_MAX {
+        return Err(FrameError::Header("a term, an index or a round is larger than any node gets to".into()));
+    }
     Ok(envelope)
+}
+
+/// The largest of the numbers that the receiver may add one to. Exhaustive on purpose: a new kind has to name its own.
+fn largest_counter(envelope: &Envelope) -> u64 {
+    let id = |id: EntryId| id.term.0.max(id.index.0);
+    let own = match &envelope.message {
+        Message::PreVote { campaign_term, last } => campaign_term.0.max(id(*last)),
+        Message::PreVoteResponse { campaign_term, granted: _ } => campaign_term.0,
+        Message::RequestVote { last, transfer: _ } => id(*last),
+        Message::AppendEntries { prev, entries: _, commit_index } => id(*prev).max(commit_index.0),
+        Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index } } => match_index.0,
+        Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { prev_index, hint } } => {
+            prev_index.0.max(id(*hint))
+        }
+        Message::Heartbeat { commit_index, round } => commit_index.0.max(round.0),
+        Message::HeartbeatResponse { round } => round.0,
+        Message::ReadIndexResponse { context: _, index } => index.0,
+        Message::RequestVoteResponse { granted: _ }
+        | Message::ReadIndex { context: _ }
+        | Message::TimeoutNow
+        | Message::Forward { payloads: _ } => 0,
+    };
+    own.max(envelope.term.0)
 }

@@ -256,9 +256,8 @@ impl<S: Storage> Raft<S> {
             if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
         matched.push(mine);
         let reached = reached_by_majority(&mut matched);
-        if reached > self.commit_index
-            && (self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term"))
-        {
+        let is_own = self.storage.term(reached) == Some(self.term()) || mutant("commit-old-term");
+        if reached > self.commit_index && is_own {
             self.commit_index = reached;
             self.release_unready_reads();
         }

@@ -8,7 +8,7 @@ use crate::raft::raft::Raft;
 use crate::raft::read_index::ReadQueue;
 use crate::raft::role::{Election, Follower, Leader, Role};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{EntryId, NodeId, Term};
+use crate::raft::types::{EntryId, Index, NodeId, Term};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
@@ -84,7 +84,7 @@ impl<S: Storage> Raft<S> {
             progress,
             reads: ReadQueue::default(),
             heartbeat_deadline: now.after(self.config.heartbeat_interval_ms),
-            noop_index: next_index,
+            noop_index: if mutant("no-noop") { Index(0) } else { next_index },
             transfer: None,
         });
         self.hurry = None;

@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{COUNTER_MAX, PAYLOAD_BYTES_MAX};
 use crate::raft::types::{EntryId, Index, Term};
 
 /// Bytes in front of an entry's payload.
@@ -44,7 +44,7 @@ pub enum EntryError {
     TooLarge,
     /// The checksum does not match.
     Checksum,
-    /// An unknown kind, version or flag: written by a newer Keva, or not an entry at all.
+    /// An unknown kind, version or flag, or an impossible index or term: written by a newer Keva, or no entry at all.
     Unknown,
     /// The index does not follow the entry before, or the term goes back.
     Order,
@@ -112,7 +112,8 @@ impl<'a> Entry<'a> {
         let known_kind = matches!(bytes[24], 1 | 2);
         let known_version =
             bytes[25] == 0 && bytes[26..28] == VERSION.to_le_bytes() && u32_at(bytes, 28) == 0;
-        if !known_kind || !known_version || u64_at(bytes, 8) == 0 || u64_at(bytes, 16) == 0 {
+        let counts = [u64_at(bytes, 8), u64_at(bytes, 16)].iter().all(|n| (1..=COUNTER_MAX).contains(n));
+        if !known_kind || !known_version || !counts {
             return Err(EntryError::Unknown);
         }
         Ok(Entry { bytes })
@@ -169,7 +170,7 @@ impl fmt::Debug for Entry<'_> {
 
 /// Zero or more entries, one after the other: indexes without a gap, terms that never go back, every checksum right.
 /// Code that holds an `Entries` need not check any of that again.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default, Hash)]
 pub struct Entries {
     bytes: Vec<u8>,
     first: EntryId,
@@ -319,5 +320,15 @@ mod tests {
             Err(EntryError::Order),
             "nothing follows the largest index"
         );
+    }
+
+    /// B15: numbers that nothing can follow are refused, not added to.
+    #[test]
+    fn impossible_numbers_are_no_entry() {
+        let batch =
+            |term, index| Entries::decode([entry(term, index, b""), entry(term, index, b"")].concat());
+        assert_eq!(batch(1, u64::MAX), Err(EntryError::Unknown));
+        assert_eq!(batch(u64::MAX, 1), Err(EntryError::Unknown));
+        assert_eq!(batch(1, COUNTER_MAX), Err(EntryError::Order));
     }
 }

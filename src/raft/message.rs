@@ -8,7 +8,7 @@ use crate::util::mutation::mutant;
 
 /// Names a round of heartbeats: an ack with this number answers a heartbeat sent after every read with a number up to
 /// it was registered. Counts up within a leadership; never taken from a request.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
 pub struct ReadRound(pub u64);
 
 /// The asking node's own name for a group of reads. Only ever compared for equality, by the node that chose it.
@@ -16,7 +16,7 @@ pub struct ReadRound(pub u64);
 pub struct ReadContext(pub u64);
 
 /// A message with its sender, receiver and the sender's term.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub struct Envelope {
     /// The sender.
     pub from: NodeId,
@@ -29,7 +29,7 @@ pub struct Envelope {
 }
 
 /// Everything that goes over a peer link after the greeting.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub enum Message {
     /// Would you vote for me in `campaign_term`? Changes nothing on the receiver (thesis, section 9.6).
     PreVote {
@@ -108,7 +108,7 @@ pub enum Message {
 }
 
 /// What became of an AppendEntries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub enum AppendOutcome {
     /// The receiver's log equals the sender's up to here, durably.
     Accepted {

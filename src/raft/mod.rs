@@ -56,6 +56,7 @@
 mod append;
 mod election;
 pub mod entry;
+mod fingerprint;
 mod invariants;
 pub mod message;
 pub mod progress;

@@ -12,6 +12,7 @@
 //! goes back within a leadership.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use crate::limits::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX};
 use crate::raft::message::ReadRound;
@@ -20,7 +21,7 @@ use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 /// A leader's view of one peer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Progress {
     match_index: Index,
     next_index: Index,
@@ -39,14 +40,14 @@ pub struct Progress {
     nudge: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Mode {
     Probe { sent: bool },
     Replicate { in_flight: InFlight },
 }
 
 /// AppendEntries without an answer, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct InFlight {
     messages: VecDeque<(Index, usize)>,
     bytes: usize,
@@ -193,6 +194,23 @@ impl Progress {
             Mode::Probe { sent } => *sent = *sent && self.moved,
             Mode::Replicate { in_flight } => self.nudge = !self.moved && !in_flight.messages.is_empty(),
         }
+    }
+
+    /// Everything but the time, for [`Raft::hash_state`](crate::raft::raft::Raft::hash_state).
+    pub(super) fn hash_state(&self, hasher: &mut impl Hasher) {
+        let Progress {
+            match_index,
+            next_index,
+            mode,
+            commit_sent,
+            round_acked,
+            last_contact: _,
+            quarantined,
+            moved,
+            nudge,
+        } = self;
+        (match_index, next_index, mode, commit_sent, round_acked).hash(hasher);
+        (quarantined, moved, nudge).hash(hasher);
     }
 
     /// What was on its way to the peer may be lost.

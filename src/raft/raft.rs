@@ -62,7 +62,7 @@ pub struct Synced {
 /// - the sync and what it sets free: [`sync`](Raft::sync).
 ///
 /// One turn takes any number of inputs, then drains, syncs once, and drains again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Raft<S: Storage> {
     pub(super) config: Config,
     /// The voters without this node.

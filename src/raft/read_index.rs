@@ -20,7 +20,7 @@ use crate::raft::types::{Index, NodeId};
 use crate::util::mutation::mutant;
 
 /// A leader's reads that are not confirmed yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct ReadQueue {
     /// The latest round that was sent.
     pub(super) round: ReadRound,
@@ -30,7 +30,7 @@ pub(super) struct ReadQueue {
     queue: VecDeque<Read>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Read {
     round: ReadRound,
     from: NodeId,
@@ -50,7 +50,13 @@ impl ReadQueue {
     }
 
     fn register(&mut self, from: NodeId, context: ReadContext, index: Index) {
-        let round = ReadRound(self.round.0 + u64::from(!mutant("read-joins-sent-round")));
+        let round = if mutant("read-joins-sent-round") {
+            self.round
+        } else if mutant("read-round-is-request") {
+            ReadRound(context.0)
+        } else {
+            ReadRound(self.round.0 + 1)
+        };
         self.queue.push_back(Read { round, from, context, index });
     }
 }

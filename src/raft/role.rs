@@ -8,7 +8,7 @@ use crate::raft::types::{Index, NodeId, RoleName};
 use crate::util::time::Millis;
 
 /// This node's role in its current term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Role {
     Follower(Follower),
     PreCandidate(Election),
@@ -16,19 +16,19 @@ pub(super) enum Role {
     Leader(Leader),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Follower {
     /// Who leads this term, once a message of the leader has come.
     pub(super) leader: Option<NodeId>,
 }
 
 /// A pre-vote or a vote that is being held.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Election {
     pub(super) votes: BTreeMap<NodeId, bool>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Leader {
     pub(super) progress: BTreeMap<NodeId, Progress>,
     pub(super) reads: ReadQueue,
@@ -39,7 +39,7 @@ pub(super) struct Leader {
 }
 
 /// Leadership is being handed over.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Transfer {
     pub(super) to: NodeId,
     /// Given up then.

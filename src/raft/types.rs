@@ -33,7 +33,7 @@ pub struct EntryId {
 }
 
 /// What a node must remember over restarts besides the log (paper, figure 2).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct HardState {
     /// The latest term this node has seen.
     pub term: Term,

@@ -13,6 +13,7 @@
 
 use std::io;
 
+use crate::limits::COUNTER_MAX;
 use crate::raft::storage::StorageError;
 use crate::raft::types::{HardState, Incarnation, Index, NodeId, Term};
 use crate::storage::cases::{HARD_STATE_CASES, SlotChoice, find_case};
@@ -84,6 +85,10 @@ impl Slot {
 
     fn decode(block: &[u8], owner: Owner) -> Result<Slot, StampError> {
         check_stamp(block, MAGIC, owner)?;
+        // Every number but the vote, which is a hash.
+        if [48, 56, 64, 80, 88, 96].into_iter().any(|field| u64_at(block, field) > COUNTER_MAX) {
+            return Err(StampError::Damaged);
+        }
         Ok(Slot {
             seq: u64_at(block, 48),
             incarnation: Incarnation(u64_at(block, 56)),

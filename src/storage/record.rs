@@ -14,6 +14,7 @@
 //! `synced upto` is the last index that was known to be durable when the record was written: what is damaged at or
 //! below the largest one found was lost, not torn.
 
+use crate::limits::COUNTER_MAX;
 use crate::raft::entry::{ENTRY_HEADER_BYTES, Entry, EntryError};
 use crate::raft::types::Index;
 use crate::storage::stamp::{u32_at, u64_at};
@@ -89,7 +90,7 @@ pub(crate) fn probe_record(salt: Salt, offset: usize, bytes: &[u8]) -> Probe<'_>
     }
     let (prefix, rest) = bytes.split_at(RECORD_PREFIX_BYTES);
     let (crc, prev_crc, synced_upto) = (u32_at(prefix, 0), u32_at(prefix, 4), u64_at(prefix, 8));
-    if record_crc(salt, offset, prev_crc, synced_upto, rest) != crc {
+    if record_crc(salt, offset, prev_crc, synced_upto, rest) != crc || synced_upto > COUNTER_MAX {
         return Probe::Invalid;
     }
     match Entry::decode(rest) {

@@ -14,6 +14,7 @@
 
 use std::io;
 
+use crate::limits::COUNTER_MAX;
 use crate::raft::entry::{ENTRY_HEADER_BYTES, Entry};
 use crate::raft::types::{Incarnation, Index, Term};
 use crate::storage::record::{
@@ -107,7 +108,9 @@ impl SegmentHeader {
             chain_crc: u32_at(block, 96),
             size: u32_at(block, 100),
         };
+        let counts = [header.seq, header.incarnation.0, header.base_index.0, header.base_term.0];
         let sound = header.base_index.0 > 0
+            && counts.into_iter().all(|number| number <= COUNTER_MAX)
             && (header.valid_from == header.base_index || header.valid_from == Index(0))
             && header.size as usize == region.size();
         if sound { Ok(header) } else { Err(StampError::Damaged) }

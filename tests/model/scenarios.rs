@@ -1,0 +1,91 @@
+//! The clusters that are explored.
+
+use keva::raft::types::{NodeId, Term};
+
+use crate::cluster::{Budget, Cluster, has_read, has_two_leaders, is_figure_8};
+use crate::disk::Disk;
+
+/// A cluster with a name.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Small enough for every build.
+    pub(crate) is_short: bool,
+    pub(crate) cluster: fn() -> Cluster,
+}
+
+/// How many threads explore.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+const TWO: &[u64] = &[1, 2];
+const ALL: &[u64] = &[1, 2, 3];
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "elections-1", is_short: true, cluster: || elections(ALL, &[1], 1) },
+    Scenario { name: "pre-votes", is_short: false, cluster: pre_votes },
+    Scenario { name: "elections-2", is_short: false, cluster: || elections(TWO, &[1, 2], 1) },
+    Scenario { name: "elections-2a", is_short: false, cluster: || elections(ALL, &[1, 2], 0) },
+    Scenario { name: "elections-2b", is_short: false, cluster: || elections(ALL, &[1, 2], 1) },
+    Scenario { name: "elections-3", is_short: false, cluster: || elections(TWO, &[1, 2, 3], 0) },
+    Scenario { name: "longer-log", is_short: true, cluster: longer_log },
+    Scenario { name: "figure-8", is_short: false, cluster: figure_8 },
+    Scenario { name: "reads", is_short: false, cluster: || reads(1, 1, TWO) },
+    Scenario { name: "reads-again", is_short: false, cluster: || reads(2, 0, TWO) },
+    Scenario { name: "reads-follower", is_short: false, cluster: || reads(1, 1, &[3]) },
+];
+
+/// Each of these nodes may campaign for each of these terms.
+fn campaigns(candidates: &[u64], terms: &[u64]) -> Vec<(NodeId, Term)> {
+    let all = candidates.iter().flat_map(|node| terms.iter().map(|term| (NodeId(*node), Term(*term))));
+    all.collect()
+}
+
+/// Three nodes from nothing, with every message of an election.
+fn pre_votes() -> Cluster {
+    Cluster { pre_votes: true, ..elections(TWO, &[1], 0) }
+}
+
+/// Three nodes from nothing: votes, and the empty entries of the winners.
+fn elections(candidates: &[u64], terms: &[u64], crashes: u8) -> Cluster {
+    Cluster {
+        disks: vec![Disk::default(); 3],
+        pre_votes: false,
+        campaigns: campaigns(candidates, terms),
+        leader: None,
+        readers: Vec::new(),
+        budget: Budget { crashes, ..Budget::default() },
+        reachable: &[],
+    }
+}
+
+/// Two earlier leaders have left an entry each; both are elected again, in any order.
+fn figure_8() -> Cluster {
+    Cluster {
+        disks: vec![Disk::with_log(&[1], 2, 0), Disk::with_log(&[2], 2, 0), Disk::with_log(&[], 2, 0)],
+        reachable: &[("figure 8", is_figure_8), ("two leaders", has_two_leaders)],
+        ..elections(TWO, &[3, 4], 0)
+    }
+}
+
+/// A node has more entries than the others, all of an earlier term: that must not make it a leader once they have
+/// committed something later.
+fn longer_log() -> Cluster {
+    Cluster {
+        disks: vec![Disk::with_log(&[], 1, 0), Disk::with_log(&[1, 1], 1, 0), Disk::with_log(&[], 1, 0)],
+        campaigns: vec![(NodeId(1), Term(2)), (NodeId(2), Term(3))],
+        ..elections(&[], &[], 0)
+    }
+}
+
+/// One write and reads, while leadership moves from the first node to the second and answers to heartbeats are late.
+fn reads(reads: u8, heartbeats: u8, readers: &[u64]) -> Cluster {
+    Cluster {
+        disks: vec![Disk::with_log(&[1], 1, 1); 3],
+        leader: Some(NodeId(1)),
+        readers: readers.iter().copied().map(NodeId).collect(),
+        budget: Budget { reads, proposals: 1, heartbeats, ..Budget::default() },
+        reachable: &[("a read", has_read), ("two leaders", has_two_leaders)],
+        ..elections(&[2], &[3], 0)
+    }
+}
