@@ -34,9 +34,10 @@ impl NodeProcess {
         }
     }
 
-    /// The program under test.
-    pub fn program() -> &'static Path {
-        Path::new(env!("CARGO_BIN_EXE_keva"))
+    /// The program under test: the one in `KEVA_BIN`, or the one that was built with the tests.
+    pub fn program() -> PathBuf {
+        let built = || PathBuf::from(env!("CARGO_BIN_EXE_keva"));
+        std::env::var_os("KEVA_BIN").map_or_else(built, PathBuf::from)
     }
 
     /// Starts the process. It may still refuse to run: see [`NodeProcess::wait_exit`].
