@@ -19,6 +19,7 @@ mod run;
 #[path = "chaos/tally.rs"]
 mod tally;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fault::FaultKind;
@@ -34,6 +35,7 @@ fn short_chaos_loses_and_doubles_nothing() {
         seed: 1,
         faults: FaultKind::ALL.to_vec(),
         wait_time_ms: 500,
+        directory: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
     };
     let total = run::run(&options);
     report(&format!("chaos: {total}"));

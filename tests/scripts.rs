@@ -91,7 +91,7 @@ fn cdpath_leads_no_script_astray() {
     command.current_dir(&scratch).env("CDPATH", decoy.path()).arg("status");
     let expected = scratch.path().canonicalize().expect("it is there").join("mine");
     assert_fails(&mut command, 1, &format!("no cluster in {};", expected.display()));
-    for name in ["scripts/bench.sh", "scripts/check.sh", ".ci/run"] {
+    for name in ["scripts/bench.sh", "scripts/chaos.sh", "scripts/check.sh", ".ci/run"] {
         let text = std::fs::read_to_string(format!("{ROOT}/{name}")).expect("it can be read");
         assert!(text.contains("\nunset CDPATH\n"), "{name} goes to the root of the repository");
     }

@@ -1,6 +1,7 @@
 //! What a chaos run is told.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ pub struct Options {
     pub faults: Vec<FaultKind>,
     /// `wait_time` of all nodes, in milliseconds.
     pub wait_time_ms: u64,
+    /// The nodes' files go into new directories in here.
+    pub directory: PathBuf,
 }
 
 impl Options {
@@ -41,6 +44,7 @@ impl Options {
             seed: variable("CHAOS_SEED", 1),
             faults,
             wait_time_ms: variable("CHAOS_WAIT_TIME_MS", 500),
+            directory: variable("CHAOS_DIRECTORY", PathBuf::from(env!("CARGO_TARGET_TMPDIR"))),
         }
     }
 }
@@ -63,6 +67,6 @@ impl fmt::Display for Options {
 fn variable<T: FromStr>(name: &str, default: T) -> T {
     match std::env::var(name) {
         Err(_) => default,
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number of the right kind")),
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is not of the right kind")),
     }
 }

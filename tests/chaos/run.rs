@@ -60,8 +60,9 @@ struct Series<'a> {
 impl Series<'_> {
     fn start(options: &Options) -> Series<'_> {
         let wait_time = format!("'{}ms'", options.wait_time_ms);
-        let cluster =
-            Cluster::start_with(&ClusterOptions::new(options.nodes).wait_time(&wait_time).relayed());
+        let mut cluster_options = ClusterOptions::new(options.nodes).wait_time(&wait_time).relayed();
+        cluster_options.parent_directory.clone_from(&options.directory);
+        let cluster = Cluster::start_with(&cluster_options);
         Series { options, cluster, earlier: Vec::new() }
     }
 
