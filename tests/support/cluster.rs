@@ -151,7 +151,7 @@ impl Cluster {
         reader: usize,
     ) -> String {
         let mut text = options.settings.clone();
-        for position in 0..options.nodes {
+        for (position, ip) in ips.iter().enumerate() {
             let keva_port = if options.relayed && position != reader {
                 address.relay_port(reader, position)
             } else {
@@ -161,7 +161,7 @@ impl Cluster {
                 text,
                 "\n[[node]]\nidentity = 'host{}'\naddress = '{}'\nkeva_port = '{keva_port}'\nuser_port = {}\n",
                 position + 1,
-                ips[position],
+                ip,
                 address.user_port(position)
             )
             .expect("writing to a string");
