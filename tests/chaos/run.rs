@@ -1,5 +1,6 @@
 //! Rounds of faults, each with its checks.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
@@ -37,15 +38,23 @@ pub fn run(options: &Options) -> Tally {
     let start = Instant::now();
     let goes_on = || start.elapsed() < options.duration && !is_over.load(Ordering::Relaxed);
     let mut total = Tally::default();
-    while total.rounds == 0 || goes_on() {
-        let mut series = Series::start(options);
-        for _ in 0..ROUNDS_PER_CLUSTER {
-            series.round(total.rounds, &mut total);
-            if !goes_on() {
-                break;
+    let rounds = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        while total.rounds == 0 || goes_on() {
+            let mut series = Series::start(options);
+            for _ in 0..ROUNDS_PER_CLUSTER {
+                series.round(total.rounds, &mut total);
+                if !goes_on() {
+                    break;
+                }
             }
+            series.read_everything_again(&mut total);
         }
-        series.read_everything_again(&mut total);
+    }));
+    if let Err(panic) = rounds {
+        // A node that ended, or that was not ready in time, is one as well.
+        total.violations = total.violations.max(1);
+        report(&format!("FAILED: {total}"));
+        std::panic::resume_unwind(panic);
     }
     total
 }
@@ -96,7 +105,7 @@ impl Series<'_> {
         tally.time = start.elapsed();
         *total += tally;
         report(&format!("round {number} (seed {}): {tally}", self.options.seed));
-        self.stop_on(&complaints, total);
+        self.stop_on(&complaints);
     }
 
     fn cause_faults(&mut self, seed: u64, tally: &mut Tally) {
@@ -153,7 +162,7 @@ impl Series<'_> {
         report(&format!("all nodes killed, everything read again (seed {}): {tally}", self.options.seed));
         tally.kept = 0;
         *total += tally;
-        self.stop_on(&complaints, total);
+        self.stop_on(&complaints);
     }
 
     fn clients(&self) -> Vec<HttpClient> {
@@ -163,11 +172,10 @@ impl Series<'_> {
     }
 
     /// Ends the run when something is wrong. The cluster's files are kept if `KEEP_TEST_CLUSTERS` says so.
-    fn stop_on(&self, complaints: &Complaints, total: &Tally) {
+    fn stop_on(&self, complaints: &Complaints) {
         if complaints.texts().is_empty() {
             return;
         }
-        report(&format!("total: {total}"));
         panic!("{} nodes, seed {}: {:#?}", self.options.nodes, self.options.seed, complaints.texts());
     }
 }
