@@ -70,6 +70,18 @@ fn cluster_refuses_wrong_usage() {
 }
 
 #[test]
+fn chaos_refuses_wrong_usage() {
+    assert_fails(script("chaos.sh").args(["--nodes", "4"]), 2, "--nodes takes 3 or 5");
+    assert_fails(script("chaos.sh").args(["--minutes", "soon"]), 2, "--minutes takes a number");
+    assert_fails(script("chaos.sh").args(["--seed", "-1"]), 2, "--seed takes a whole number");
+    assert_fails(script("chaos.sh").args(["--wait-time", "20"]), 2, "--wait-time takes 50 to 60000");
+    assert_fails(script("chaos.sh").args(["--faults", "kill,fire"]), 2, "there is a fault in 'kill,fire'");
+    assert_fails(script("chaos.sh").args(["--directory", "/nowhere"]), 2, "there is no directory /nowhere");
+    assert_fails(script("chaos.sh").arg("--seed"), 2, "--seed takes a value");
+    assert_fails(script("chaos.sh").env("KEVA_BIN", "/nowhere"), 2, "KEVA_BIN=/nowhere is no program");
+}
+
+#[test]
 fn cluster_leaves_other_directories_alone() {
     let scratch = tempfile::tempdir().expect("a scratch directory");
     let file = scratch.path().join("precious");
@@ -91,7 +103,7 @@ fn cdpath_leads_no_script_astray() {
     command.current_dir(&scratch).env("CDPATH", decoy.path()).arg("status");
     let expected = scratch.path().canonicalize().expect("it is there").join("mine");
     assert_fails(&mut command, 1, &format!("no cluster in {};", expected.display()));
-    for name in ["scripts/bench.sh", "scripts/check.sh", ".ci/run"] {
+    for name in ["scripts/bench.sh", "scripts/chaos.sh", "scripts/check.sh", ".ci/run"] {
         let text = std::fs::read_to_string(format!("{ROOT}/{name}")).expect("it can be read");
         assert!(text.contains("\nunset CDPATH\n"), "{name} goes to the root of the repository");
     }

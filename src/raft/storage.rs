@@ -88,9 +88,21 @@ pub enum StorageError {
     Refused(String),
 }
 
+impl StorageError {
+    /// Whether there was no space, or no more of it for this user: nothing is wrong with the disk itself.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, StorageError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
 impl fmt::Display for StorageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StorageError::Io { action, source } if self.is_disk_full() => {
+                write!(f, "{action}: {source}; make space on that disk, then start the node again")
+            }
             StorageError::Io { action, source } => write!(f, "{action}: {source}"),
             StorageError::Damaged { file, offset, detail } => {
                 write!(f, "{file} is damaged at byte {offset}: {detail}")

@@ -26,6 +26,8 @@ pub struct Cluster {
     nodes: Vec<NodeProcess>,
     relays: Relays,
     address: LoopbackAddress,
+    /// Where each node is, on ports that `address` names.
+    ips: Vec<Ipv4Addr>,
     directory: Option<TempDir>,
 }
 
@@ -40,6 +42,8 @@ pub struct ClusterOptions {
     pub relayed: bool,
     /// More lines for the top of the configuration file.
     pub settings: String,
+    /// The address of each node; empty: all share one of this machine that nobody else uses.
+    pub ips: Vec<Ipv4Addr>,
     /// Where the scratch directory is made.
     pub parent_directory: PathBuf,
 }
@@ -52,6 +56,7 @@ impl ClusterOptions {
             wait_times: Vec::new(),
             relayed: false,
             settings: String::new(),
+            ips: Vec::new(),
             parent_directory: PathBuf::from(env!("CARGO_TARGET_TMPDIR")),
         }
     }
@@ -92,6 +97,8 @@ impl Cluster {
             .tempdir_in(&options.parent_directory)
             .expect("scratch directory");
         let address = LoopbackAddress::take();
+        let ips =
+            if options.ips.is_empty() { vec![address.ip(); options.nodes] } else { options.ips.clone() };
         let relays =
             if options.relayed { Cluster::start_relays(options, &address) } else { Relays::default() };
         let nodes = (0..options.nodes)
@@ -99,7 +106,7 @@ impl Cluster {
                 let identity = format!("host{}", position + 1);
                 let name = if options.relayed { format!("{identity}.toml") } else { "keva.toml".to_owned() };
                 let config_file = directory.path().join(name);
-                let configuration = Cluster::configuration(options, &address, position);
+                let configuration = Cluster::configuration(options, &address, &ips, position);
                 std::fs::write(&config_file, configuration).expect("write the configuration");
                 let working_directory = directory.path().join(format!("workdir{}", position + 1));
                 std::fs::create_dir(&working_directory).expect("make the working directory");
@@ -107,7 +114,7 @@ impl Cluster {
                 NodeProcess::new(&identity, &config_file, &working_directory, &log_file)
             })
             .collect();
-        Cluster { nodes, relays, address, directory: Some(directory) }
+        Cluster { nodes, relays, address, ips, directory: Some(directory) }
     }
 
     fn start_relays(options: &ClusterOptions, address: &LoopbackAddress) -> Relays {
@@ -137,9 +144,14 @@ impl Cluster {
     }
 
     /// The file of the node with position `reader`. All nodes have the same one, unless there are relays.
-    fn configuration(options: &ClusterOptions, address: &LoopbackAddress, reader: usize) -> String {
+    fn configuration(
+        options: &ClusterOptions,
+        address: &LoopbackAddress,
+        ips: &[Ipv4Addr],
+        reader: usize,
+    ) -> String {
         let mut text = options.settings.clone();
-        for position in 0..options.nodes {
+        for (position, ip) in ips.iter().enumerate() {
             let keva_port = if options.relayed && position != reader {
                 address.relay_port(reader, position)
             } else {
@@ -149,7 +161,7 @@ impl Cluster {
                 text,
                 "\n[[node]]\nidentity = 'host{}'\naddress = '{}'\nkeva_port = '{keva_port}'\nuser_port = {}\n",
                 position + 1,
-                address.ip(),
+                ip,
                 address.user_port(position)
             )
             .expect("writing to a string");
@@ -192,12 +204,12 @@ impl Cluster {
 
     /// Where clients reach the node with this position.
     pub fn client_address(&self, position: usize) -> SocketAddr {
-        SocketAddr::from((self.address.ip(), self.address.user_port(position)))
+        SocketAddr::from((self.ips[position], self.address.user_port(position)))
     }
 
     /// Where peers reach the node with this position.
     pub fn peer_address(&self, position: usize) -> SocketAddr {
-        SocketAddr::from((self.address.ip(), self.address.keva_port(position)))
+        SocketAddr::from((self.ips[position], self.address.keva_port(position)))
     }
 
     /// A client of the node with this position.

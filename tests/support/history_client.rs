@@ -25,6 +25,8 @@ pub struct HistoryRun {
     clock: HistoryClock,
     nodes: Vec<SocketAddr>,
     keys: u32,
+    /// What the keys start with.
+    name: String,
     stop: AtomicBool,
     recorded: AtomicUsize,
     next_value: AtomicU64,
@@ -41,11 +43,23 @@ impl HistoryClients {
     /// Starts `clients` threads that work on `keys` keys. There should be at least twice as many keys as clients: the
     /// search for a linearization gets hard when more than about five operations at a time are on a key.
     pub fn start(nodes: Vec<SocketAddr>, clients: u32, keys: u32, seed: u64) -> HistoryClients {
+        HistoryClients::start_named("shared", nodes, clients, keys, seed)
+    }
+
+    /// The same on keys that start with `name`. Nobody must have used them before: the history begins without them.
+    pub fn start_named(
+        name: &str,
+        nodes: Vec<SocketAddr>,
+        clients: u32,
+        keys: u32,
+        seed: u64,
+    ) -> HistoryClients {
         assert!(keys >= 2 * clients, "too few keys for the checker");
         let run = Arc::new(HistoryRun {
             clock: HistoryClock::start(),
             nodes,
             keys,
+            name: name.to_owned(),
             stop: AtomicBool::new(false),
             recorded: AtomicUsize::new(0),
             next_value: AtomicU64::new(1),
@@ -158,7 +172,7 @@ impl HistoryClient {
     /// Does and records an operation. Says whether there was a proper answer.
     fn perform(&mut self, key: u32, action: Action) -> bool {
         let call = self.run.clock.now();
-        let answer = request(&mut self.connections[self.node], key, action);
+        let answer = request(&mut self.connections[self.node], &self.run.name, key, action);
         let end = self.run.clock.now();
         let (outcome, revision) = match &answer {
             Ok(answer) => (outcome_of(action, answer), answer.revision()),
@@ -187,8 +201,8 @@ impl HistoryClient {
     }
 }
 
-fn request(client: &mut HttpClient, key: u32, action: Action) -> Result<Answer, Failure> {
-    let target = format!("/v1/storage/key/shared-{key}?{NODE_TIMEOUT}");
+fn request(client: &mut HttpClient, name: &str, key: u32, action: Action) -> Result<Answer, Failure> {
+    let target = format!("/v1/storage/key/{name}-{key}?{NODE_TIMEOUT}");
     let body = action.value().map(|value| value.to_string()).unwrap_or_default();
     match action {
         Action::Get => client.request("GET", &target, &[], b""),

@@ -1,5 +1,6 @@
 //! One `keva` process that a test starts, stops, kills and pauses.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
@@ -19,6 +20,7 @@ pub struct NodeProcess {
     config_file: PathBuf,
     working_directory: PathBuf,
     log_file: PathBuf,
+    launcher: Vec<String>,
     child: Option<Child>,
 }
 
@@ -30,13 +32,15 @@ impl NodeProcess {
             config_file: config_file.to_owned(),
             working_directory: working_directory.to_owned(),
             log_file: log_file.to_owned(),
+            launcher: Vec::new(),
             child: None,
         }
     }
 
-    /// The program under test.
-    pub fn program() -> &'static Path {
-        Path::new(env!("CARGO_BIN_EXE_keva"))
+    /// The program under test: the one in `KEVA_BIN`, or the one that was built with the tests.
+    pub fn program() -> PathBuf {
+        let built = || PathBuf::from(env!("CARGO_BIN_EXE_keva"));
+        std::env::var_os("KEVA_BIN").map_or_else(built, PathBuf::from)
     }
 
     /// Starts the process. It may still refuse to run: see [`NodeProcess::wait_exit`].
@@ -44,7 +48,9 @@ impl NodeProcess {
         assert!(!self.is_running(), "{} is running already", self.identity);
         let log =
             OpenOptions::new().create(true).append(true).open(&self.log_file).expect("open the log file");
-        let mut command = Command::new(NodeProcess::program());
+        let mut words = self.launcher.iter().map(OsString::from).chain([NodeProcess::program().into()]);
+        let mut command = Command::new(words.next().expect("the program itself at least"));
+        command.args(words);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("KEVA_")) {
             command.env_remove(name);
         }
@@ -77,6 +83,12 @@ impl NodeProcess {
     /// Uses another working directory at the next start.
     pub fn set_working_directory(&mut self, directory: &Path) {
         self.working_directory = directory.to_owned();
+    }
+
+    /// Starts the program through this command from the next start on. The command must become the program, not
+    /// start it, so that signals reach the program.
+    pub fn set_launcher(&mut self, launcher: Vec<String>) {
+        self.launcher = launcher;
     }
 
     /// Uses another configuration at the next start.

@@ -65,6 +65,9 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RunError::Storage(error) if error.is_disk_full() => {
+                write!(f, "{error}; the node stops at once, because it cannot keep what it would promise")
+            }
             RunError::Storage(error) => write!(
                 f,
                 "{error}; the node stops at once, because nobody can tell what the disk holds: see to the disk, then \
@@ -172,6 +175,21 @@ pub(super) fn reserve_descriptors(wanted: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_a_failing_one() {
+        let text = |number: i32| {
+            let source = io::Error::from_raw_os_error(number);
+            RunError::Storage(StorageError::Io { action: "cannot write f".into(), source }).to_string()
+        };
+        let (failing, full, over_quota) = (5, 28, 122);
+        assert!(text(failing).contains("see to the disk"), "{}", text(failing));
+        for number in [full, over_quota] {
+            let text = text(number);
+            assert!(text.contains("make space on that disk, then start the node again"), "{text}");
+            assert!(!text.contains("see to the disk"), "{text}");
+        }
+    }
     use crate::config::Config;
 
     #[test]
