@@ -1,20 +1,10 @@
 //! Runs a target many times, each execution with a generator of its own, and measures what each one allocates.
 
-use std::alloc::System;
-use std::sync::{Mutex, PoisonError};
-
 use keva::util::rng::Rng;
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-
-pub(crate) type Allocator = StatsAlloc<System>;
-pub(crate) const ALLOCATOR: &Allocator = &INSTRUMENTED_SYSTEM;
 
 /// Executions of all targets together, unless the environment says otherwise: a few seconds without optimization.
 const EXECUTIONS_DEFAULT: u64 = 200_000;
 const SEED_DEFAULT: u64 = 1;
-
-/// Allocations are counted for the whole process, so targets take turns.
-static TURN: Mutex<()> = Mutex::new(());
 
 fn number_from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -41,7 +31,6 @@ impl Drop for Repeat {
 /// Runs a target. `percent` is its share of all executions. `run` gets a generator and returns whether the input was
 /// accepted; both outcomes must occur, or the inputs test nothing.
 pub(crate) fn drive(target: &'static str, percent: u64, mut run: impl FnMut(&mut Rng) -> bool) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let all = number_from_environment("KEVA_FUZZ_EXECUTIONS").unwrap_or(EXECUTIONS_DEFAULT);
     let first_seed = number_from_environment("KEVA_FUZZ_SEED").unwrap_or(SEED_DEFAULT);
     let executions = (all * percent).div_ceil(100);
@@ -57,21 +46,18 @@ pub(crate) fn drive(target: &'static str, percent: u64, mut run: impl FnMut(&mut
     }
 }
 
-/// How often a measurement is repeated before it is believed: the test harness has threads that allocate, too.
-const MEASUREMENTS: usize = 3;
-
 /// Runs `action` on an input of `input_bytes` and checks that it allocates at most `per_byte` times that, and
-/// `constant` bytes. All allocations count, also those given back meanwhile: work is bounded as well as memory.
-pub(crate) fn bounded<T>(input_bytes: usize, per_byte: usize, constant: usize, action: impl Fn() -> T) -> T {
-    let allowed = constant + per_byte * input_bytes;
-    let mut least = usize::MAX;
-    for _ in 0..MEASUREMENTS {
-        let region = Region::new(ALLOCATOR);
-        let result = action();
-        least = least.min(region.change().bytes_allocated);
-        if least <= allowed {
-            return result;
-        }
-    }
-    panic!("an input of {input_bytes} bytes made it allocate {least}")
+/// `constant` bytes. All allocations of this thread count, also those given back meanwhile: work is bounded as well as
+/// memory.
+pub(crate) fn bounded<T>(
+    input_bytes: usize,
+    per_byte: usize,
+    constant: usize,
+    action: impl FnOnce() -> T,
+) -> T {
+    let allowed = (constant + per_byte * input_bytes) as u64;
+    let mut result = None;
+    let allocated = allocation_counter::measure(|| result = Some(action())).bytes_total;
+    assert!(allocated <= allowed, "an input of {input_bytes} bytes made it allocate {allocated}");
+    result.expect("the action was run")
 }

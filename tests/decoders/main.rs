@@ -22,9 +22,3 @@ mod payload;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;
-
-use driver::Allocator;
-
-/// Counts, so that a target can see what an input cost.
-#[global_allocator]
-static ALLOCATOR: &Allocator = driver::ALLOCATOR;
