@@ -33,8 +33,8 @@ readonly MUTANTS=(
     "vote-by-index longer-log"
     "ack-before-sync elections-2"
     "commit-older-terms figure-8"
-    "read-before-own-commit reads"
-    "no-noop reads"
+    "read-before-own-commit reads-new"
+    "no-noop reads-new"
     "read-round-is-constant reads"
     "read-round-is-request reads-again"
 )
