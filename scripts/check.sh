@@ -10,7 +10,7 @@ usage() {
 Usage: scripts/check.sh [OPTIONS]
 
 Runs every check and stops at the first that fails: formatting, shell scripts, lints, documentation,
-all tests, the release build and a cluster of three nodes made with it.
+all tests, a small model of the protocol, the release build and a cluster of three nodes made with it.
 
 Options:
   --fast      only formatting, shell scripts, lints and tests
@@ -20,10 +20,13 @@ EOF
 
 # Each stage is a function named check_STAGE.
 readonly FAST_STAGES=(format scripts lints tests)
-readonly ALL_STAGES=(format scripts lints documentation tests release demo)
+readonly ALL_STAGES=(format scripts lints documentation tests model release demo)
 
 check_format() {
     cargo fmt --check
+    # Packages of their own: see scripts/model.sh and scripts/oracle.sh.
+    cargo fmt --check --manifest-path tests/model/Cargo.toml
+    cargo fmt --check --manifest-path tests/oracle/Cargo.toml
 }
 
 check_scripts() {
@@ -56,6 +59,10 @@ check_documentation() {
 
 check_tests() {
     cargo test --locked
+}
+
+check_model() {
+    scripts/model.sh --short
 }
 
 check_release() {

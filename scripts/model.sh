@@ -33,8 +33,8 @@ readonly MUTANTS=(
     "up-to-date-by-index longer-log"
     "ack-before-sync elections-2"
     "commit-old-term figure-8"
-    "read-before-own-commit reads"
-    "no-noop reads"
+    "read-before-own-commit reads-new"
+    "no-noop reads-new"
     "read-joins-sent-round reads"
     "read-round-is-request reads-again"
 )

@@ -41,6 +41,8 @@ pub(crate) struct Cluster {
     pub(crate) pre_votes: bool,
     /// Who leads at the start, in the term after the disks', with nothing under way; nobody if it is `None`.
     pub(crate) leader: Option<NodeId>,
+    /// Who may take a write.
+    pub(crate) writers: Vec<NodeId>,
     /// Who may ask for reads.
     pub(crate) readers: Vec<NodeId>,
     pub(crate) budget: Budget,
@@ -266,7 +268,7 @@ impl Model for Cluster {
             if is_leader && budget.heartbeats > 0 {
                 actions.push(Action::Heartbeat(id));
             }
-            if is_leader && budget.proposals > 0 {
+            if is_leader && budget.proposals > 0 && self.writers.contains(&id) {
                 actions.push(Action::Propose(id));
             }
             if budget.reads > 0 && self.readers.contains(&id) {

@@ -23,16 +23,33 @@ const ALL: &[u64] = &[1, 2, 3];
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "elections-1", is_short: true, cluster: || elections(ALL, &[1], 1) },
-    Scenario { name: "pre-votes", is_short: false, cluster: pre_votes },
+    Scenario { name: "pre-votes", is_short: true, cluster: pre_votes },
     Scenario { name: "elections-2", is_short: false, cluster: || elections(TWO, &[1, 2], 1) },
     Scenario { name: "elections-2a", is_short: false, cluster: || elections(ALL, &[1, 2], 0) },
     Scenario { name: "elections-2b", is_short: false, cluster: || elections(ALL, &[1, 2], 1) },
     Scenario { name: "elections-3", is_short: false, cluster: || elections(TWO, &[1, 2, 3], 0) },
-    Scenario { name: "longer-log", is_short: true, cluster: longer_log },
+    Scenario { name: "longer-log", is_short: false, cluster: longer_log },
     Scenario { name: "figure-8", is_short: false, cluster: figure_8 },
-    Scenario { name: "reads", is_short: false, cluster: || reads(1, 1, TWO) },
-    Scenario { name: "reads-again", is_short: false, cluster: || reads(2, 0, TWO) },
-    Scenario { name: "reads-follower", is_short: false, cluster: || reads(1, 1, &[3]) },
+    Scenario {
+        name: "reads",
+        is_short: false,
+        cluster: || reads(Reads { reader: 1, reads: 1, heartbeats: 1, writer: 2 }),
+    },
+    Scenario {
+        name: "reads-again",
+        is_short: false,
+        cluster: || reads(Reads { reader: 1, reads: 2, heartbeats: 0, writer: 2 }),
+    },
+    Scenario {
+        name: "reads-new",
+        is_short: false,
+        cluster: || reads(Reads { reader: 2, reads: 1, heartbeats: 0, writer: 1 }),
+    },
+    Scenario {
+        name: "reads-follower",
+        is_short: false,
+        cluster: || reads(Reads { reader: 3, reads: 1, heartbeats: 0, writer: 2 }),
+    },
 ];
 
 /// Each of these nodes may campaign for each of these terms.
@@ -53,6 +70,7 @@ fn elections(candidates: &[u64], terms: &[u64], crashes: u8) -> Cluster {
         pre_votes: false,
         campaigns: campaigns(candidates, terms),
         leader: None,
+        writers: Vec::new(),
         readers: Vec::new(),
         budget: Budget { crashes, ..Budget::default() },
         reachable: &[],
@@ -78,12 +96,22 @@ fn longer_log() -> Cluster {
     }
 }
 
+/// What happens while leadership moves from the first node to the second.
+struct Reads {
+    reader: u64,
+    reads: u8,
+    heartbeats: u8,
+    writer: u64,
+}
+
 /// One write and reads, while leadership moves from the first node to the second and answers to heartbeats are late.
-fn reads(reads: u8, heartbeats: u8, readers: &[u64]) -> Cluster {
+fn reads(what: Reads) -> Cluster {
+    let Reads { reader, reads, heartbeats, writer } = what;
     Cluster {
         disks: vec![Disk::with_log(&[1], 1, 1); 3],
         leader: Some(NodeId(1)),
-        readers: readers.iter().copied().map(NodeId).collect(),
+        writers: vec![NodeId(writer)],
+        readers: vec![NodeId(reader)],
         budget: Budget { reads, proposals: 1, heartbeats, ..Budget::default() },
         reachable: &[("a read", has_read), ("two leaders", has_two_leaders)],
         ..elections(&[2], &[3], 0)
