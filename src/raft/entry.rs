@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(batch(&[(1, 4), (1, 4)]), Err(EntryError::Order));
         assert_eq!(batch(&[(2, 4), (1, 5)]), Err(EntryError::Order));
         assert_eq!(
-            batch(&[(1, u64::MAX), (1, 1)]),
+            batch(&[(1, COUNTER_MAX), (1, 1)]),
             Err(EntryError::Order),
             "nothing follows the largest index"
         );
