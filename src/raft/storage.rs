@@ -55,7 +55,8 @@ pub trait Storage {
     /// When the disk fails.
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError>;
 
-    /// Whether something is written and not yet durable.
+    /// Whether something is written and not yet durable, copies that guard against later damage included: right after a
+    /// sync this may be true again, for another sync that nobody waits for.
     fn is_dirty(&self) -> bool;
 
     /// Makes everything written durable.

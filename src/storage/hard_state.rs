@@ -7,9 +7,10 @@
 //! ```
 //!
 //! A change is written to the first slot and synced; from then on it holds. Then it is copied to the second slot, and
-//! that copy is synced before the first slot is written again. So at any moment one whole copy is durable, and a slot
-//! that rots later does not take a vote back: the other one says the same. `durable seq` and `durable index` say how
-//! far the log was durable when the slot was written, and in which segment.
+//! that copy is synced by the storage's next sync, which is due at once, and before the first slot is written again. So
+//! at any moment one whole copy is durable; and a slot that rots once both are does not take a vote back: the other one
+//! says the same. `durable seq` and `durable index` say how far the log was durable when the slot was written, and in
+//! which segment.
 
 use std::io;
 
@@ -64,7 +65,7 @@ pub(crate) struct HardStateFile<R> {
     path: String,
     owner: Owner,
     slot: Slot,
-    /// The second slot is written and not yet synced.
+    /// See [`HardStateFile::is_copy_dirty`].
     copy_dirty: bool,
 }
 
@@ -187,6 +188,11 @@ impl<R: Region> HardStateFile<R> {
         write_slot(&mut self.region, 1, &block).map_err(io_error("write", self.path.clone()))?;
         self.copy_dirty = true;
         Ok(())
+    }
+
+    /// Whether the second copy is written and not yet durable.
+    pub(crate) fn is_copy_dirty(&self) -> bool {
+        self.copy_dirty
     }
 
     /// Makes the second copy durable.

@@ -154,6 +154,7 @@ impl<D: Directory> LogStorage<D> {
         let hard_state_file = match opened {
             Some(mut file) => {
                 file.replace(slot)?;
+                file.sync_copy()?;
                 file
             }
             None => {
@@ -379,7 +380,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn is_dirty(&self) -> bool {
-        self.hard_state_dirty || self.log.is_dirty()
+        self.hard_state_dirty || self.log.is_dirty() || self.hard_state_file.is_copy_dirty()
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {
@@ -387,6 +388,9 @@ impl<D: Directory> Storage for LogStorage<D> {
             if mutant("log-before-hard-state") {
                 storage.log.sync()?;
             }
+            // What earlier turns left. A copy that is made here waits for the next turn, so that its sync does not delay
+            // the promises that this one sets free.
+            storage.hard_state_file.sync_copy()?;
             storage.write_hard_state()?;
             storage.log.sync()
         })
