@@ -169,6 +169,31 @@ pub const PEER_OUTAGE_GRACE_MS: u64 = 2_000;
 /// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
 pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
+/// Bytes of a snapshot that are checked together, and sent in one message.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of a snapshot on their way to one peer without an answer.
+pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: u64 = 4 * SNAPSHOT_CHUNK_BYTES as u64;
+/// Bytes of a snapshot that are written between two syncs: a longer sync would delay heartbeats.
+pub const SNAPSHOT_SYNC_BYTES: usize = 1 << 20;
+/// Bytes of the snapshot in the making that are written or read back in one turn when nothing else is to do.
+pub const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
+/// While the log grows, at least this many bytes of the snapshot in the making are written per byte of the log, so
+/// that the log cannot run away from it.
+pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
+/// Bytes of the log behind which a snapshot is taken at the earliest, unless the configuration says otherwise. With
+/// more data, half of the data's size.
+pub const SNAPSHOT_LOG_BYTES_DEFAULT: u64 = 8 << 20;
+/// Smallest value that can be configured.
+pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
+/// Largest value that can be configured.
+pub const SNAPSHOT_LOG_BYTES_MAX: u64 = 64 << 30;
+/// Bytes of entries under the snapshot that stay in the log, for peers that are a little behind.
+pub const LOG_MARGIN_BYTES: u64 = 4 << 20;
+/// A node that may not vote yet asks the others again after this time.
+pub const ADMISSION_PAUSE_MS: u64 = 100;
+/// Bytes of files that are read in one second to see whether they are still right.
+pub const SCRUB_BYTES_PER_SECOND: usize = 1 << 20;
+
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
 /// Smallest segment that can be configured.
@@ -233,6 +258,7 @@ const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason mu
 const _: () = assert!(PEER_SETTLED_MS >= PEER_REDIAL_MS_MAX, "a pause must not make a link look settled");
 const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
+const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");

@@ -53,9 +53,13 @@ fn message() -> impl Strategy<Value = Message> {
         outcome().prop_map(|outcome| Message::AppendEntriesResponse { outcome }),
         (0..=COUNTER_MAX, 0..=COUNTER_MAX).prop_map(|(commit, round)| Message::Heartbeat {
             commit_index: Index(commit),
-            round: ReadRound(round)
+            round: ReadRound(round),
+            is_full: commit % 2 == 1,
         }),
-        (0..=COUNTER_MAX).prop_map(|round| Message::HeartbeatResponse { round: ReadRound(round) }),
+        (0..=COUNTER_MAX).prop_map(|round| Message::HeartbeatResponse {
+            round: ReadRound(round),
+            is_full: round % 2 == 1
+        }),
         (0..=COUNTER_MAX).prop_map(|context| Message::ReadIndex { context: ReadContext(context) }),
         (0..=COUNTER_MAX, 0..=COUNTER_MAX).prop_map(|(context, index)| Message::ReadIndexResponse {
             context: ReadContext(context),
@@ -234,8 +238,8 @@ fn impossible_numbers_are_refused() {
         Message::AppendEntries { prev: late, entries: Entries::default(), commit_index: Index(0) },
         Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index: huge.index } },
         Message::AppendEntriesResponse { outcome },
-        Message::Heartbeat { commit_index: huge.index, round: ReadRound(0) },
-        Message::HeartbeatResponse { round: ReadRound(u64::MAX) },
+        Message::Heartbeat { commit_index: huge.index, round: ReadRound(0), is_full: false },
+        Message::HeartbeatResponse { round: ReadRound(u64::MAX), is_full: false },
         Message::ReadIndexResponse { context: ReadContext(u64::MAX), index: huge.index },
     ] {
         let bytes = frame_of(message.clone());

@@ -482,8 +482,8 @@ impl Storage for Rotten {
         self.disk.set_hard_state(hard_state)
     }
 
-    fn snapshot_id(&self) -> EntryId {
-        self.disk.snapshot_id()
+    fn log_start(&self) -> EntryId {
+        self.disk.log_start()
     }
 
     fn last_index(&self) -> Index {

@@ -443,7 +443,7 @@ fn the_report() {
     assert_eq!(report.to_string(), "recovered 11 entries in 2 segments after a clean stop");
     assert_eq!(storage.term(Index(4)), Some(Term(2)));
     assert_eq!((storage.term(Index(0)), storage.term(Index(12))), (Some(Term(0)), None));
-    assert_eq!(storage.snapshot_id(), EntryId::default());
+    assert_eq!(storage.log_start(), EntryId::default());
     append(&mut storage, 5, &[7; 900]).unwrap();
     disk.set_faults(Faults { crash_at: Some(disk.operations() + 1), ..Faults::default() });
     assert!(storage.sync().is_err());

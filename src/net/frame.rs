@@ -19,11 +19,12 @@ use std::io::Cursor;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
-    COUNTER_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    COUNTER_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES,
+    WRITES_IN_FLIGHT_MAX,
 };
 use crate::net::buffer::Buffer;
 use crate::raft::entry::{Entries, EntryError};
-use crate::raft::message::{AppendOutcome, Envelope, Message};
+use crate::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use crate::raft::types::EntryId;
 
 /// Bytes in front of a frame's header.
@@ -102,6 +103,8 @@ fn encode_tail(message: &Message, out: &mut Vec<u8>) {
     match message {
         Message::AppendEntries { entries, .. } => out.extend_from_slice(entries.as_bytes()),
         Message::Forward { payloads } => payloads.iter().for_each(|payload| encode_payload(payload, out)),
+        Message::InstallSnapshot { chunk, .. } if chunk.is_empty() => {}
+        Message::InstallSnapshot { chunk, .. } => encode_payload(chunk, out),
         Message::PreVote { .. }
         | Message::PreVoteResponse { .. }
         | Message::RequestVote { .. }
@@ -109,6 +112,9 @@ fn encode_tail(message: &Message, out: &mut Vec<u8>) {
         | Message::AppendEntriesResponse { .. }
         | Message::Heartbeat { .. }
         | Message::HeartbeatResponse { .. }
+        | Message::InstallSnapshotResponse { .. }
+        | Message::Admission
+        | Message::AdmissionResponse { .. }
         | Message::ReadIndex { .. }
         | Message::ReadIndexResponse { .. }
         | Message::TimeoutNow => {}
@@ -121,6 +127,14 @@ fn decode_tail(message: &mut Message, tail: Vec<u8>) -> Result<(), FrameError> {
             *entries = Entries::decode(tail).map_err(FrameError::Entries)?;
         }
         Message::Forward { payloads } => *payloads = decode_payloads(&tail)?,
+        Message::InstallSnapshot { chunk, .. } => {
+            let mut payloads = decode_payloads(&tail)?;
+            if payloads.len() > 1 || payloads.first().is_some_and(|chunk| chunk.len() > SNAPSHOT_CHUNK_BYTES)
+            {
+                return Err(FrameError::Payloads);
+            }
+            *chunk = payloads.pop().unwrap_or_default();
+        }
         Message::PreVote { .. }
         | Message::PreVoteResponse { .. }
         | Message::RequestVote { .. }
@@ -128,6 +142,9 @@ fn decode_tail(message: &mut Message, tail: Vec<u8>) -> Result<(), FrameError> {
         | Message::AppendEntriesResponse { .. }
         | Message::Heartbeat { .. }
         | Message::HeartbeatResponse { .. }
+        | Message::InstallSnapshotResponse { .. }
+        | Message::Admission
+        | Message::AdmissionResponse { .. }
         | Message::ReadIndex { .. }
         | Message::ReadIndexResponse { .. }
         | Message::TimeoutNow => {
@@ -256,11 +273,26 @@ fn largest_counter(envelope: &Envelope) -> u64 {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { prev_index, hint } } => {
             prev_index.0.max(id(*hint))
         }
-        Message::Heartbeat { commit_index, round } => commit_index.0.max(round.0),
-        Message::HeartbeatResponse { round } => round.0,
+        Message::Heartbeat { commit_index, round, is_full: _ } => commit_index.0.max(round.0),
+        Message::HeartbeatResponse { round, is_full: _ } => round.0,
+        Message::InstallSnapshot { snapshot, offset, chunk: _ } => {
+            id(snapshot.last).max(snapshot.bytes).max(*offset)
+        }
+        Message::InstallSnapshotResponse { snapshot, outcome } => {
+            let own = match outcome {
+                SnapshotOutcome::Receiving { next_offset } => *next_offset,
+                SnapshotOutcome::Installed { match_index } => match_index.0,
+                SnapshotOutcome::Refused => 0,
+            };
+            id(snapshot.last).max(snapshot.bytes).max(own)
+        }
+        Message::AdmissionResponse { standing: _, is_empty: _, commit_index } => {
+            commit_index.map_or(0, |index| index.0)
+        }
         Message::ReadIndexResponse { context: _, index } => index.0,
         Message::RequestVoteResponse { granted: _ }
         | Message::ReadIndex { context: _ }
+        | Message::Admission
         | Message::TimeoutNow
         | Message::Forward { payloads: _ } => 0,
     };

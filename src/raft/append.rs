@@ -34,7 +34,7 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         // Everything under the snapshot is committed, so it is the same as the leader's.
-        if prev.index < self.storage.snapshot_id().index {
+        if prev.index < self.storage.log_start().index {
             let outcome = AppendOutcome::Accepted { match_index: self.commit_index };
             self.send(from, Message::AppendEntriesResponse { outcome });
             return Ok(());
@@ -90,7 +90,7 @@ impl<S: Storage> Raft<S> {
     /// The last entry that can be common with a log that has `limit`: not behind it, and of no later term. All
     /// entries of a term that the other log cannot have are skipped in one step.
     fn last_id_not_after(&self, limit: EntryId) -> EntryId {
-        let floor = self.storage.snapshot_id();
+        let floor = self.storage.log_start();
         let mut index = limit.index.min(self.storage.last_index());
         while index > floor.index {
             match self.storage.term(index) {
@@ -109,7 +109,7 @@ impl<S: Storage> Raft<S> {
         if mutant("heartbeat-commits-anything") {
             self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
         }
-        self.send(from, Message::HeartbeatResponse { round });
+        self.send(from, Message::HeartbeatResponse { round, is_full: self.storage.is_full() });
     }
 
     // ---- leader ---------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ impl<S: Storage> Raft<S> {
         if mutant("heartbeat-commits-anything") {
             commit_index = self.commit_index;
         }
-        self.send(peer, Message::Heartbeat { commit_index, round });
+        self.send(peer, Message::Heartbeat { commit_index, round, is_full: self.storage.is_full() });
     }
 
     /// Sends every peer what it lacks, as far as its window allows, and the commit index when that is all there is.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::raft::entry::Entries;
-use crate::raft::types::{EntryId, Index, NodeId, Term};
+use crate::raft::storage::SnapshotMeta;
+use crate::raft::types::{EntryId, Index, NodeId, Standing, Term};
 use crate::util::mutation::mutant;
 
 /// Names a round of heartbeats: an ack with this number answers a heartbeat sent after every read with a number up to
@@ -79,11 +80,46 @@ pub enum Message {
         commit_index: Index,
         /// To be echoed.
         round: ReadRound,
+        /// The leader's disk is full: new writes would be refused.
+        #[serde(default)]
+        is_full: bool,
     },
     /// Answers [`Message::Heartbeat`].
     HeartbeatResponse {
         /// The heartbeat's round.
         round: ReadRound,
+        /// The sender's disk is full.
+        #[serde(default)]
+        is_full: bool,
+    },
+    /// A part of the leader's newest snapshot, for a peer that lacks entries which the log has no more (paper, section
+    /// 7). Without a chunk it asks how far the peer is.
+    InstallSnapshot {
+        /// Which snapshot.
+        snapshot: SnapshotMeta,
+        /// Where the chunk belongs.
+        offset: u64,
+        /// The content from there on. On a link the bytes travel behind the message, not in it.
+        #[serde(skip)]
+        chunk: Vec<u8>,
+    },
+    /// Answers [`Message::InstallSnapshot`].
+    InstallSnapshotResponse {
+        /// The request's snapshot.
+        snapshot: SnapshotMeta,
+        /// What became of it.
+        outcome: SnapshotOutcome,
+    },
+    /// May I vote? From a node that does not know what it once promised, see [`Standing`].
+    Admission,
+    /// Answers [`Message::Admission`]. The envelope's term is what the asking node must not vote in any more.
+    AdmissionResponse {
+        /// The sender's own standing.
+        standing: Standing,
+        /// The sender has no entry and no snapshot.
+        is_empty: bool,
+        /// From a leader that has committed an entry of its term: how far it has committed.
+        commit_index: Option<Index>,
     },
     /// Which index must be applied before the reads of `context` may be answered (thesis, section 6.4)?
     ReadIndex {
@@ -105,6 +141,23 @@ pub enum Message {
         #[serde(skip)]
         payloads: Vec<Vec<u8>>,
     },
+}
+
+/// What became of an InstallSnapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
+pub enum SnapshotOutcome {
+    /// The receiver has everything before this offset and waits for the rest.
+    Receiving {
+        /// Send from here on.
+        next_offset: u64,
+    },
+    /// The receiver's log equals the sender's up to here, durably: the snapshot is installed, or was not needed.
+    Installed {
+        /// At least the snapshot's last entry.
+        match_index: Index,
+    },
+    /// It cannot be taken at the moment: the disk is full, or what arrived is not what was sent.
+    Refused,
 }
 
 /// What became of an AppendEntries.
@@ -140,6 +193,8 @@ impl Message {
             Message::RequestVoteResponse { .. } => !mutant("vote-before-sync"),
             // The entries that the leader will count.
             Message::AppendEntriesResponse { .. } => !mutant("ack-before-sync"),
+            // Everything that the snapshot covers.
+            Message::InstallSnapshotResponse { .. } => true,
             // A pre-vote promises nothing. A leader counts itself only after its own sync, so its entries may travel
             // earlier. A heartbeat's answer only says that no newer term is known. The rest is between clients' nodes
             // and the leader, and becomes a promise only through the log.
@@ -148,6 +203,9 @@ impl Message {
             | Message::AppendEntries { .. }
             | Message::Heartbeat { .. }
             | Message::HeartbeatResponse { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::Admission
+            | Message::AdmissionResponse { .. }
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. }
             | Message::TimeoutNow

@@ -9,7 +9,7 @@ use crate::raft::invariants::Watermarks;
 use crate::raft::message::{Envelope, Message, ReadContext, ReadRound};
 use crate::raft::progress::Progress;
 use crate::raft::role::{Follower, Role};
-use crate::raft::storage::{Storage, StorageError};
+use crate::raft::storage::{Storage, StorageError, snapshot_id};
 use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
@@ -100,7 +100,7 @@ impl<S: Storage> Raft<S> {
     pub fn new(config: Config, storage: S, now: Millis) -> Result<Raft<S>, StorageError> {
         assert!(config.voters.contains(&config.id), "a node is a voter of its own cluster");
         let hard_state = storage.hard_state();
-        let (snapshot, last_index) = (storage.snapshot_id(), storage.last_index());
+        let (snapshot, last_index) = (snapshot_id(&storage), storage.last_index());
         if hard_state.commit_index > last_index {
             return Err(StorageError::Refused(format!(
                 "the log ends at entry {last_index}, but entry {} is known to be committed: log files are missing",
@@ -188,16 +188,22 @@ impl<S: Storage> Raft<S> {
             Message::AppendEntriesResponse { outcome } => {
                 self.handle_append_entries_response(now, from, outcome);
             }
-            Message::Heartbeat { commit_index, round } => {
+            Message::Heartbeat { commit_index, round, is_full: _ } => {
                 self.follow_leader(now, from)?;
                 self.handle_heartbeat(from, commit_index, round);
             }
-            Message::HeartbeatResponse { round } => self.handle_heartbeat_response(now, from, round),
+            Message::HeartbeatResponse { round, is_full: _ } => {
+                self.handle_heartbeat_response(now, from, round);
+            }
             Message::ReadIndex { context } => self.handle_read_index(from, context),
             Message::ReadIndexResponse { context, index } => {
                 self.handle_read_index_response(from, context, index);
             }
             Message::TimeoutNow => self.handle_timeout_now(now, from)?,
+            Message::InstallSnapshot { .. } | Message::InstallSnapshotResponse { .. } => {
+                todo!("raft/snapshot.rs")
+            }
+            Message::Admission | Message::AdmissionResponse { .. } => todo!("raft/admission.rs"),
             // Between the replicas of two nodes; not the protocol's.
             Message::Forward { .. } | Message::PreVote { .. } | Message::PreVoteResponse { .. } => {}
         }
@@ -209,7 +215,10 @@ impl<S: Storage> Raft<S> {
     fn handle_stale(&mut self, from: NodeId, message: &Message) {
         match message {
             Message::AppendEntries { .. } | Message::Heartbeat { .. } => {
-                self.send(from, Message::HeartbeatResponse { round: ReadRound(0) });
+                self.send(
+                    from,
+                    Message::HeartbeatResponse { round: ReadRound(0), is_full: self.storage.is_full() },
+                );
             }
             Message::RequestVote { .. } => self.send(from, Message::RequestVoteResponse { granted: false }),
             _ => {}

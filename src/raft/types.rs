@@ -69,6 +69,19 @@ impl RoleName {
     }
 }
 
+/// What a node may promise. Kept with the hard state.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// It votes, campaigns and serves.
+    #[default]
+    Voter,
+    /// It was started on an empty working directory: the node may be as new as the whole cluster, or may have had
+    /// another directory before, with votes and entries in it that it promised to keep.
+    Virgin,
+    /// A part of its log or its snapshot was lost; its hard state was not.
+    Recovering,
+}
+
 impl Term {
     /// The term after this one.
     #[must_use]

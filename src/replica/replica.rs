@@ -12,7 +12,7 @@ use crate::raft::entry::EntryKind;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::progress::Progress;
 use crate::raft::raft::{Config, ProposeError, Raft};
-use crate::raft::storage::{Storage, StorageError};
+use crate::raft::storage::{Storage, StorageError, snapshot_id};
 use crate::raft::types::{Incarnation, Index, NodeId, Term};
 use crate::replica::io::{
     Consistency, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request, Ticket, TurnOutput,
@@ -72,7 +72,7 @@ impl<S: Storage> Replica<S> {
     /// When the incarnation is 0.
     pub fn new(config: ReplicaConfig, storage: S, now: Millis) -> Result<Replica<S>, StorageError> {
         assert!(config.incarnation.0 > 0, "incarnations are counted from 1");
-        let snapshot = storage.snapshot_id();
+        let snapshot = snapshot_id(&storage);
         if snapshot.index > Index(0) {
             return Err(StorageError::Refused(format!(
                 "the log begins behind entry {snapshot}, and this version of Keva cannot read the snapshot \

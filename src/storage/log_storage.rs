@@ -1,8 +1,10 @@
 //! A node's storage in one piece: working directory, hard state and log.
 
 use crate::raft::entry::Entry;
-use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{EntryId, HardState, Incarnation, Index, Term};
+use crate::raft::storage::{
+    Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
+};
+use crate::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
 use crate::storage::cases::{DIRECTORY_CASES, DirectoryDecision, find_case};
 use crate::storage::directory::{Directory, io_error, sync_names};
 use crate::storage::hard_state::{HARD_STATE_NAME, HARD_STATE_TEMPORARY, HardStateFile, Slot};
@@ -337,7 +339,71 @@ impl<D: Directory> Storage for LogStorage<D> {
         Ok(())
     }
 
-    fn snapshot_id(&self) -> EntryId {
+    fn standing(&self) -> Standing {
+        Standing::Voter
+    }
+
+    fn set_standing(&mut self, _standing: Standing) -> Result<(), StorageError> {
+        todo!()
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.hard_state_file.slot().incarnation
+    }
+
+    fn raise_incarnation(&mut self, _incarnation: Incarnation) -> Result<(), StorageError> {
+        todo!()
+    }
+
+    fn reserve(&mut self, _bytes: usize, _purpose: Purpose) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn log_bytes(&self) -> u64 {
+        0
+    }
+
+    fn snapshot(&self) -> Option<SnapshotMeta> {
+        None
+    }
+
+    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
+        todo!()
+    }
+
+    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
+        todo!()
+    }
+
+    fn snapshot_draft(&self) -> Option<SnapshotDraft> {
+        None
+    }
+
+    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
+        todo!()
+    }
+
+    fn finish_snapshot(
+        &mut self,
+        _expected: Option<SnapshotMeta>,
+        _budget: usize,
+    ) -> Result<SnapshotProgress, StorageError> {
+        todo!()
+    }
+
+    fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn keep_house(&mut self, _budget: usize) -> Result<Housekeeping, StorageError> {
+        Ok(Housekeeping::Done)
+    }
+
+    fn log_start(&self) -> EntryId {
         self.log.snapshot()
     }
 

@@ -29,8 +29,8 @@ fn message(rng: &mut Rng) -> Message {
         5 => Message::AppendEntriesResponse {
             outcome: AppendOutcome::Rejected { prev_index: index, hint: id },
         },
-        6 => Message::Heartbeat { commit_index: index, round: ReadRound(rng.range(0, 9)) },
-        7 => Message::HeartbeatResponse { round: ReadRound(rng.range(0, 9)) },
+        6 => Message::Heartbeat { commit_index: index, round: ReadRound(rng.range(0, 9)), is_full: false },
+        7 => Message::HeartbeatResponse { round: ReadRound(rng.range(0, 9)), is_full: false },
         8 => Message::ReadIndexResponse { context: ReadContext(rng.next_u64()), index },
         9 => Message::TimeoutNow,
         10 => Message::Forward { payloads: (0..below(rng, 4)).map(|_| payload::valid(rng)).collect() },

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
-use keva::raft::storage::{Storage, StorageError};
-use keva::raft::types::{EntryId, HardState, Index, Term};
+use keva::raft::storage::{Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError};
+use keva::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
 
 /// The log and hard state of one node, as written and as durable.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
@@ -59,7 +59,71 @@ impl Storage for Disk {
         Ok(())
     }
 
-    fn snapshot_id(&self) -> EntryId {
+    fn standing(&self) -> Standing {
+        Standing::Voter
+    }
+
+    fn set_standing(&mut self, _standing: Standing) -> Result<(), StorageError> {
+        todo!()
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        Incarnation(1)
+    }
+
+    fn raise_incarnation(&mut self, _incarnation: Incarnation) -> Result<(), StorageError> {
+        todo!()
+    }
+
+    fn reserve(&mut self, _bytes: usize, _purpose: Purpose) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    fn log_bytes(&self) -> u64 {
+        0
+    }
+
+    fn snapshot(&self) -> Option<SnapshotMeta> {
+        None
+    }
+
+    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
+        todo!()
+    }
+
+    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
+        todo!()
+    }
+
+    fn snapshot_draft(&self) -> Option<SnapshotDraft> {
+        None
+    }
+
+    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
+        todo!()
+    }
+
+    fn finish_snapshot(
+        &mut self,
+        _expected: Option<SnapshotMeta>,
+        _budget: usize,
+    ) -> Result<SnapshotProgress, StorageError> {
+        todo!()
+    }
+
+    fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn keep_house(&mut self, _budget: usize) -> Result<Housekeeping, StorageError> {
+        Ok(Housekeeping::Done)
+    }
+
+    fn log_start(&self) -> EntryId {
         EntryId::default()
     }
 

@@ -70,7 +70,7 @@ impl<S: Storage> Lone<S> {
     /// Its log, as text.
     pub fn log(&self) -> String {
         let storage = self.raft.storage();
-        let texts = (storage.snapshot_id().index.0 + 1..=storage.last_index().0)
+        let texts = (storage.log_start().index.0 + 1..=storage.last_index().0)
             .map(|index| entry_text(storage.entry(Index(index)).expect("memory does not fail")));
         texts.collect::<Vec<String>>().join(", ")
     }

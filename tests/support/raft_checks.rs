@@ -47,7 +47,7 @@ impl Checks {
     }
 
     fn check_committed(&mut self, raft: &Raft<MemoryStorage>) {
-        let mut index = raft.storage().snapshot_id().index.next();
+        let mut index = raft.storage().log_start().index.next();
         while index <= raft.commit_index() {
             let bytes = raft.storage().entry(index).expect("memory does not fail").bytes();
             let (first, _) = self.committed.entry(index).or_insert_with(|| (bytes.to_vec(), raft.term()));
@@ -101,7 +101,7 @@ fn id_at(raft: &Raft<MemoryStorage>, index: Index) -> Option<EntryId> {
 
 /// If two logs have an entry with the same id, they are the same up to it.
 fn check_log_matching(left: &Raft<MemoryStorage>, right: &Raft<MemoryStorage>) {
-    let first = left.storage().snapshot_id().index.max(right.storage().snapshot_id().index).next();
+    let first = left.storage().log_start().index.max(right.storage().log_start().index).next();
     let mut index = left.last_index().min(right.last_index());
     let mut is_common = false;
     while index >= first {

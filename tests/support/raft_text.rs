@@ -74,10 +74,14 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { prev_index, hint } } => {
             format!(" reject={prev_index} hint={hint}")
         }
-        Message::Heartbeat { commit_index, round } => format!(" commit={commit_index} round={}", round.0),
-        Message::HeartbeatResponse { round } => format!(" round={}", round.0),
+        Message::Heartbeat { commit_index, round, is_full: _ } => {
+            format!(" commit={commit_index} round={}", round.0)
+        }
+        Message::HeartbeatResponse { round, is_full: _ } => format!(" round={}", round.0),
         Message::ReadIndex { context } => format!(" context={}", context.0),
         Message::ReadIndexResponse { context, index } => format!(" context={} index={index}", context.0),
+        Message::InstallSnapshot { .. } | Message::InstallSnapshotResponse { .. } => todo!(),
+        Message::Admission | Message::AdmissionResponse { .. } => todo!(),
         Message::TimeoutNow => String::new(),
         Message::Forward { payloads } => format!(" payloads={}", payloads.len()),
     };
@@ -116,7 +120,7 @@ pub fn hard_state_text(hard_state: &HardState) -> String {
 /// One line about a node's log: committed entries before the bar, a tilde behind what is not durable yet.
 pub fn log_text<S: Storage>(raft: &Raft<S>) -> String {
     let storage = raft.storage();
-    let first = storage.snapshot_id().index.next();
+    let first = storage.log_start().index.next();
     let text = |index| {
         let entry = storage.entry(Index(index)).expect("memory does not fail");
         format!("{}{}", entry_text(entry), if Index(index) > raft.synced_index() { "~" } else { "" })
@@ -168,9 +172,11 @@ fn parse_message(name: &str, fields: &Fields<'_>) -> Result<Message, String> {
         }
         "Heartbeat" => {
             let round = ReadRound(fields.number("round")?);
-            Message::Heartbeat { commit_index: Index(fields.number("commit")?), round }
+            Message::Heartbeat { commit_index: Index(fields.number("commit")?), round, is_full: false }
         }
-        "HeartbeatResponse" => Message::HeartbeatResponse { round: ReadRound(fields.number("round")?) },
+        "HeartbeatResponse" => {
+            Message::HeartbeatResponse { round: ReadRound(fields.number("round")?), is_full: false }
+        }
         "ReadIndex" => Message::ReadIndex { context: ReadContext(fields.number("context")?) },
         "ReadIndexResponse" => {
             let context = ReadContext(fields.number("context")?);
