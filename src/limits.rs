@@ -173,6 +173,9 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot on their way to one peer without an answer.
 pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: u64 = 4 * SNAPSHOT_CHUNK_BYTES as u64;
+/// A peer that refuses the leader's snapshot is asked again after one heartbeat; the number of heartbeats doubles this
+/// many times.
+pub const SNAPSHOT_REFUSAL_DOUBLINGS_MAX: u32 = 4;
 /// Bytes of a snapshot that are written between two syncs: a longer sync would delay heartbeats.
 pub const SNAPSHOT_SYNC_BYTES: usize = 1 << 20;
 /// Bytes of the snapshot in the making that are written or read back in one turn when nothing else is to do.
@@ -270,9 +273,11 @@ const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
 const _: () = assert!(
-    2 * SPARE_LOG_BYTES <= 2 * SPARE_BYTES_PER_TURN && SPARE_LOG_BYTES < SEGMENT_BYTES_MIN,
+    2 * SPARE_LOG_BYTES <= SPARE_BYTES_PER_TURN && SPARE_LOG_BYTES < SEGMENT_BYTES_MIN,
     "the next file is ready before it is needed, in slices that are short"
 );
+const _: () =
+    assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
