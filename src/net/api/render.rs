@@ -148,6 +148,10 @@ fn not_applied(reason: NotApplied) -> Problem {
             ("superseded", "the write came too late to be ordered and can never take effect; try again")
         }
         NotApplied::Stopping => ("stopping", "this node is stopping; send the request to another node"),
+        NotApplied::DiskFull => ("disk-full", "the leader's disk is full; make space on it"),
+        NotApplied::NotReady => {
+            ("not-ready", "this node is being restored; send the request to another node")
+        }
     };
     Problem::new(Status::ServiceUnavailable, code, detail)
 }
@@ -181,6 +185,8 @@ fn not_ready(reason: NotApplied, verbose: bool, node: &NodeView) -> Response {
             NotApplied::NoLeader => "a linearizable read was not confirmed by a leader in time",
             NotApplied::Superseded => "a linearizable read was not carried out",
             NotApplied::Stopping => "this node is stopping",
+            NotApplied::DiskFull => "the leader's disk is full",
+            NotApplied::NotReady => "this node is being restored, or is new and waits for the others",
         };
         format!("not ready: {leader}; {why}").into()
     } else {

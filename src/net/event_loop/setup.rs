@@ -104,6 +104,7 @@ impl<S> NodeSetup<'_, S> {
             election_timeout_ms: self.node.wait_time_ms,
             heartbeat_interval_ms: self.config.heartbeat_interval_ms(),
             seed: self.seed,
+            snapshot_log_bytes: crate::limits::SNAPSHOT_LOG_BYTES_DEFAULT,
         }
     }
 

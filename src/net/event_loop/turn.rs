@@ -159,7 +159,7 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
             match event {
                 PeerEvent::Message(envelope) => self.replica.handle_envelope(now, envelope)?,
                 PeerEvent::Connected { peer, incarnation } => {
-                    self.replica.handle_peer_connected(now, peer, incarnation);
+                    self.replica.handle_peer_connected(now, peer, incarnation, 0);
                 }
                 PeerEvent::Lost { peer } => self.replica.handle_peer_lost(now, peer),
             }
