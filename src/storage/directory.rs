@@ -31,7 +31,8 @@ pub trait Directory {
     /// Opens an existing file for reading and writing. A file is open at most once.
     ///
     /// # Errors
-    /// When it is not there, or a part of it cannot be read.
+    /// When it is not there, or a part of it cannot be read: then with an [`Unreadable`](super::region::Unreadable)
+    /// inside.
     fn open(&mut self, name: &str) -> io::Result<Self::Region>;
 
     /// Gives a file another name; a file that has that name already is replaced.
