@@ -134,14 +134,14 @@ fn what_is_reserved_can_be_appended() {
             let purpose = [Purpose::Growth, Purpose::Upkeep][rng.range(0, 2) as usize];
             let large = rng.range(0, 10) == 0;
             let count = if large { 1 } else { rng.range(1, 9) };
-            let lens: Vec<usize> = (0..count)
-                .map(|_| rng.range(0, if large { 20_000 } else { 700 }) as usize)
-                .collect();
+            let lens: Vec<usize> =
+                (0..count).map(|_| rng.range(0, if large { 20_000 } else { 700 }) as usize).collect();
             let bytes = lens.iter().map(|len| ENTRY_HEADER_BYTES + len).sum();
             if storage.reserve(bytes, purpose).unwrap() {
                 for len in &lens {
-                    append(&mut storage, 1, &vec![7; *len])
-                        .unwrap_or_else(|error| panic!("seed {seed}, step {step}, {lens:?}, {purpose:?}: {error}"));
+                    append(&mut storage, 1, &vec![7; *len]).unwrap_or_else(|error| {
+                        panic!("seed {seed}, step {step}, {lens:?}, {purpose:?}: {error}")
+                    });
                     expected += 1;
                 }
                 if purpose == Purpose::Growth && count == 1 {

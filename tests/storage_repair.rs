@@ -56,7 +56,9 @@ fn cut_everywhere<T>(
     let mut points = 0;
     loop {
         let mut finished = false;
-        for (crash_after, mode) in [false, true].into_iter().flat_map(|after| (0..6).map(move |mode| (after, mode))) {
+        for (crash_after, mode) in
+            [false, true].into_iter().flat_map(|after| (0..6).map(move |mode| (after, mode)))
+        {
             let disk = disk.fork();
             let crash_at = Some(disk.operations() + points);
             disk.set_faults(Faults { crash_at, crash_after, ..Faults::default() });
@@ -213,7 +215,9 @@ fn setting_aside_outlives_every_power_cut() {
         |disk| repair(disk, 2).map(drop),
         |disk, _, what| {
             let moved = disk.names().iter().filter(|name| name.starts_with("damaged")).count();
-            let kept = originals.iter().all(|original| disk.names().iter().any(|name| disk.bytes(name) == *original));
+            let kept = originals
+                .iter()
+                .all(|original| disk.names().iter().any(|name| disk.bytes(name) == *original));
             assert!(kept, "{what}: a file is gone");
             assert!(moved == 0 || standings_on_disk(disk).contains(&2), "{what}: moved before the standing");
             moved_partly += u64::from(moved == 1);
@@ -224,10 +228,15 @@ fn setting_aside_outlives_every_power_cut() {
                 let _ = repair(&disk, 3);
                 disk.crash(&mut |outcomes| outcomes - 1);
                 let mut storage = must_repair(&disk, 4);
-                assert_eq!((storage.standing(), storage.hard_state()), (Standing::Recovering, VOTE), "{what}");
+                assert_eq!(
+                    (storage.standing(), storage.hard_state()),
+                    (Standing::Recovering, VOTE),
+                    "{what}"
+                );
                 assert_eq!(storage.last_index(), Index(0), "{what}");
-                let kept =
-                    originals.iter().all(|original| disk.names().iter().any(|name| disk.bytes(name) == *original));
+                let kept = originals
+                    .iter()
+                    .all(|original| disk.names().iter().any(|name| disk.bytes(name) == *original));
                 assert!(kept, "{what}: a file is gone");
                 append_synced(&mut storage, 5, &[b"one"]);
                 drop(storage);
@@ -297,7 +306,10 @@ fn what_is_not_repaired() {
         assert!(text.contains(expected), "{expected} is missing in: {text}");
         assert_eq!(disk.names(), before, "nothing is touched");
     };
-    refuses(&|disk| [70, 4096 + 70].into_iter().for_each(|offset| disk.flip("hard-state", offset, 1)), "neither copy");
+    refuses(
+        &|disk| [70, 4096 + 70].into_iter().for_each(|offset| disk.flip("hard-state", offset, 1)),
+        "neither copy",
+    );
     refuses(&|disk| disk.delete("hard-state"), "no hard-state");
     refuses(&|disk| disk.delete("keva.id"), "no keva.id");
     refuses(&|disk| disk.put("keva.id", b"nonsense"), "cannot be read");

@@ -13,7 +13,7 @@ use crate::raft::entry::EntryKind;
 use crate::raft::storage::{Storage, StorageError, snapshot_id};
 use crate::raft::types::{Index, Standing};
 use crate::storage::data_dir::DataDir;
-use crate::storage::directory::{Directory, io_error};
+use crate::storage::directory::{Directory, io_error, open_error};
 use crate::storage::hard_state::{HARD_STATE_NAME, Slot, SlotsFound};
 use crate::storage::identity::{IDENTITY_NAME, Membership, read_identity};
 use crate::storage::log_storage::{LogStorage, StorageOptions};
@@ -23,7 +23,7 @@ use crate::storage::region::Region;
 use crate::storage::rehearsal::Rehearsal;
 use crate::storage::segment::{Segment, SegmentHeader, parse_segment_name};
 use crate::storage::set_aside::parse_set_aside_name;
-use crate::storage::stamp::Owner;
+use crate::storage::stamp::{Owner, with_advice};
 use crate::util::rng::Rng;
 
 /// What is in a working directory, and whether it is sound. [`fmt::Display`] is for the operator.
@@ -98,7 +98,8 @@ pub fn check_files<D: Directory>(directory: &mut D, verbose: bool) -> Result<Che
         Ok(identity) => identity,
         Err(error) => {
             report.blame(error.to_string());
-            report.outcome = "without keva.id nobody knows whose files these are, so they were not read".into();
+            report.outcome =
+                "without keva.id nobody knows whose files these are, so they were not read".into();
             return Ok(report);
         }
     };
@@ -106,8 +107,10 @@ pub fn check_files<D: Directory>(directory: &mut D, verbose: bool) -> Result<Che
     if names.iter().any(|name| name == HARD_STATE_NAME) {
         check_hard_state(directory, owner, &mut report);
     }
-    for name in &names {
-        check_file(directory, owner, name, verbose, &mut report);
+    let segments = check_headers(directory, owner, &names, &mut report);
+    check_segments(directory, &segments, verbose, &mut report);
+    for name in names.iter().filter(|name| parse_set_aside_name(name).is_some()) {
+        report.note(format!("{name}: set aside because of damage; removed once the node votes again"));
     }
     rehearse(directory, membership, &mut report)?;
     Ok(report)
@@ -165,74 +168,112 @@ fn describe_slot(slot: &Slot) -> String {
     )
 }
 
-fn check_file<D: Directory>(
+/// A segment with a sound header.
+struct CheckedHeader {
+    name: String,
+    header: SegmentHeader,
+}
+
+/// The headers of all segments, oldest first.
+fn check_headers<D: Directory>(
     directory: &mut D,
     owner: Owner,
-    name: &str,
+    names: &[String],
+    report: &mut CheckReport,
+) -> Vec<CheckedHeader> {
+    let mut segments = Vec::new();
+    for name in names {
+        let Some(Ok(seq)) = parse_segment_name(name) else { continue };
+        let path = directory.path(name);
+        let region = match directory.open(name) {
+            Ok(region) => region,
+            Err(error) => {
+                report.blame(open_error(path)(error).to_string());
+                continue;
+            }
+        };
+        match SegmentHeader::decode(&region, owner) {
+            Ok(header) if header.seq == seq => segments.push(CheckedHeader { name: name.clone(), header }),
+            Ok(header) => report.blame(format!("{path} is segment {}, under a wrong name", header.seq)),
+            Err(error) => {
+                let error = error.explain(path, 0, "the segment's header or size", owner);
+                report.blame(with_advice(error, "").to_string());
+            }
+        }
+    }
+    segments.sort_by_key(|segment| segment.header.seq);
+    segments
+}
+
+/// The records of all segments. Those that a later segment has declared void count for nothing.
+fn check_segments<D: Directory>(
+    directory: &mut D,
+    segments: &[CheckedHeader],
     verbose: bool,
     report: &mut CheckReport,
 ) {
-    if let Some(Ok(seq)) = parse_segment_name(name) {
-        return check_segment(directory, owner, name, seq, verbose, report);
+    let mut void_from = None;
+    let mut checked = Vec::new();
+    for CheckedHeader { name, header } in segments.iter().rev() {
+        let mut part = CheckReport::default();
+        if let Ok(mut region) = directory.open(name) {
+            region.seal();
+            let path = directory.path(name);
+            check_records(Segment::new(*header, region), name, &path, void_from, verbose, &mut part);
+        }
+        void_from = Some(void_from.unwrap_or(header.valid_from).min(header.valid_from));
+        checked.push(part);
     }
-    if parse_set_aside_name(name).is_some() {
-        report.note(format!("{name}: set aside because of damage; removed once the node votes again"));
+    for part in checked.into_iter().rev() {
+        report.facts.extend(part.facts);
+        part.problems.into_iter().for_each(|problem| report.blame(problem));
     }
 }
 
-fn check_segment<D: Directory>(
-    directory: &mut D,
-    owner: Owner,
+/// The records of one segment; `void_from` is the first index that a later one has declared void.
+fn check_records<R: Region>(
+    mut segment: Segment<R>,
     name: &str,
-    seq: u64,
+    path: &str,
+    void_from: Option<Index>,
     verbose: bool,
     report: &mut CheckReport,
 ) {
-    let path = directory.path(name);
-    let mut region = match directory.open(name) {
-        Ok(region) => region,
-        Err(error) => return report.blame(io_error("read", path)(error).to_string()),
-    };
-    let header = match SegmentHeader::decode(&region, owner) {
-        Ok(header) if header.seq == seq => header,
-        Ok(header) => return report.blame(format!("{path} is segment {}, under a wrong name", header.seq)),
-        Err(error) => return report.blame(error.explain(path, 0, "the segment's header or size", owner).to_string()),
-    };
-    region.seal();
-    let mut segment = Segment::new(header, region);
     let mut lines = Vec::new();
     let mut durable = Index(0);
     while let Probe::Valid(record) = segment.probe_next() {
-        let (crc, entry, synced_upto) = (record.crc, record.entry, record.synced_upto);
         if verbose {
             lines.push(format!(
-                "  {:>8}  {}  {}, {} bytes",
+                "  {:>9}  {}  {}, {} bytes",
                 segment.end(),
-                entry.id(),
-                kind_name(entry.kind()),
-                entry.payload().len()
+                record.entry.id(),
+                kind_name(record.entry.kind()),
+                record.entry.payload().len()
             ));
         }
-        durable = durable.max(synced_upto);
-        let entry_bytes = entry.bytes().len();
+        durable = durable.max(record.synced_upto);
+        let (crc, entry_bytes) = (record.crc, record.entry.bytes().len());
         segment.accept(crc, entry_bytes);
     }
     let used = segment.used_bytes_behind_end();
     let next = segment.next_index();
-    durable = durable.max(segment.synced_upto_behind_end(used).unwrap_or_default());
     report.note(describe_segment(name, &segment, used));
     report.facts.append(&mut lines);
-    if durable >= next && used > 0 {
+    let last = match void_from {
+        Some(void_from) => void_from.0.saturating_sub(1),
+        None => durable.max(segment.synced_upto_behind_end(used).unwrap_or_default()).0,
+    };
+    if next.0 <= last {
+        let end = segment.end();
         report.blame(format!(
-            "{path} is damaged at byte {}: the entries {next} to {durable} cannot be read any more",
-            segment.end()
+            "{path} is damaged at byte {end}: the entries {next} to {last} cannot be read any more"
         ));
     }
 }
 
 fn kind_name(kind: EntryKind) -> &'static str {
     match kind {
-        EntryKind::Noop => "no-op",
+        EntryKind::NoOp => "no-op",
         EntryKind::Command => "command",
     }
 }
@@ -244,7 +285,8 @@ fn describe_segment<R: Region>(name: &str, segment: &Segment<R>, used: usize) ->
         format!("entries {} to {}", segment.header().base_index, segment.next_index().prev())
     };
     let size = segment.end() + segment.room();
-    let behind = if used == 0 { String::new() } else { format!(", {used} bytes behind them that are no entry") };
+    let behind =
+        if used == 0 { String::new() } else { format!(", {used} bytes behind them that are no entry") };
     format!("{name}: {entries}, {} of {size} bytes used{behind}", segment.end())
 }
 
@@ -279,14 +321,15 @@ fn rehearse<D: Directory>(
         }
         Err(error) => {
             report.outcome = match &error {
-                StorageError::Damaged { .. } if !is_alone => {
-                    "see the first problem; where it is in the log or a snapshot, a start sets both aside and gets \
-                     them back from the other nodes"
+                StorageError::Damaged { file, .. } if !is_alone && !file.ends_with(HARD_STATE_NAME) => {
+                    "a start sets log and snapshots aside and gets them back from the other nodes"
                 }
                 _ => "a node refuses to start on it",
             }
             .into();
-            report.problems.insert(0, error.to_string());
+            let problem = with_advice(error, "").to_string();
+            report.problems.retain(|known| *known != problem);
+            report.problems.insert(0, problem);
         }
     }
     Ok(())

@@ -189,6 +189,10 @@ impl Directory for DataDir {
         MappedFile::open(OpenOptions::new().read(true).write(writable).open(self.path.join(name))?)
     }
 
+    fn open_unread(&mut self, name: &str) -> io::Result<MappedFile> {
+        MappedFile::map(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)
+    }
+
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.assert_writable();
         fs::rename(self.path.join(from), self.path.join(to))

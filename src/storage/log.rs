@@ -26,6 +26,8 @@ pub(crate) struct SegmentMaker {
     pub(crate) incarnation: Incarnation,
     /// Size of a usual segment.
     pub(crate) segment_bytes: usize,
+    /// Bytes of entries under the newest snapshot that stay.
+    pub(crate) log_margin_bytes: u64,
     /// For the salts.
     pub(crate) rng: Rng,
 }
@@ -104,15 +106,7 @@ impl<D: Directory> Log<D> {
     ) -> Log<D> {
         let RecoveredLog { segments, terms, .. } = recovered;
         let spare = Spare::none(maker.segment_bytes);
-        let mut log = Log {
-            directory,
-            maker,
-            snapshot,
-            segments,
-            terms,
-            durable_index: Index(0),
-            spare,
-        };
+        let mut log = Log { directory, maker, snapshot, segments, terms, durable_index: Index(0), spare };
         log.durable_index = log.last_index();
         log
     }
@@ -317,9 +311,14 @@ impl<D: Directory> Log<D> {
         self.spare.prepare(&mut self.directory, budget)
     }
 
-    /// Takes a file for the next segment that lies there from the last run. It has the spare's name.
-    pub(crate) fn adopt_spare(&mut self, region: D::Region) {
-        self.spare.recycle(region);
+    /// See [`Spare::keep`].
+    pub(crate) fn keep_spare(&mut self, name: &'static str, region: D::Region) {
+        self.spare.keep(name, region);
+    }
+
+    /// New segments say that they were made in this start.
+    pub(crate) fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.maker.incarnation = incarnation;
     }
 
     /// See [`Spare::reserve`].

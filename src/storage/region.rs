@@ -14,11 +14,14 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
 use memmap2::Mmap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Advice;
+use rustix::io::Errno;
 use signal_hook::consts::SIGBUS;
 use signal_hook::low_level;
 
@@ -53,6 +56,16 @@ pub trait Region {
     /// # Errors
     /// When the disk fails. Trying again is useless: the kernel may have dropped what it could not write.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Has the next read of synced bytes ask the disk and not the cache above it, as far as the system allows: bytes that
+    /// were read through this region before may still come from the cache.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    ///
+    /// # Panics
+    /// When the range is not inside the file, or after [`Region::seal`].
+    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()>;
 
     /// Says that no write follows; what is only needed for writing may be given back. Everything must be synced.
     fn seal(&mut self);
@@ -97,6 +110,12 @@ impl Unreadable {
         io::Error::other(Unreadable { offset: offset as u64, source })
     }
 
+    /// Whether the disk has lost what was there, so that reading again is useless.
+    pub(crate) fn is_damage(&self) -> bool {
+        let errno = self.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::IO | Errno::NODATA | Errno::BADMSG | Errno::UCLEAN))
+    }
+
     /// What `error` says about an unreadable part, if it is about one.
     pub(crate) fn find(error: &io::Error) -> Option<&Unreadable> {
         error.get_ref()?.downcast_ref()
@@ -104,7 +123,8 @@ impl Unreadable {
 }
 
 /// What the signal handler says: one write, no allocation.
-const BUS_ERROR: &[u8] = b"keva: a file in the working directory could not be read (SIGBUS): the disk has failed, or \
+const BUS_ERROR: &[u8] =
+    b"keva: a file in the working directory could not be read (SIGBUS): the disk has failed, or \
     the file was shortened from outside. The process ends; start it again, and it says which file it is\n";
 
 /// Has the process say what happened and end when a mapped file cannot be read (SIGBUS). To be called once, at the
@@ -112,7 +132,10 @@ const BUS_ERROR: &[u8] = b"keva: a file in the working directory could not be re
 ///
 /// # Errors
 /// When the system refuses the handler.
-#[allow(unsafe_code, reason = "a signal handler may do little, which only its author can check; see the SAFETY comments")]
+#[allow(
+    unsafe_code,
+    reason = "a signal handler may do little, which only its author can check; see the SAFETY comments"
+)]
 pub fn watch_for_bus_errors() -> io::Result<()> {
     let report = || {
         // SAFETY: descriptor 2 is open for as long as the process lives: nothing here closes it. Should something
@@ -197,6 +220,13 @@ impl Region for MappedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file().sync_data()
+    }
+
+    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset + len <= self.size, "only what is in the file can be dropped");
+        // A length of 0 would mean everything up to the end.
+        let Some(len) = NonZeroU64::new(len as u64) else { return Ok(()) };
+        Ok(rustix::fs::fadvise(self.file(), offset as u64, Some(len), Advice::DontNeed)?)
     }
 
     fn seal(&mut self) {

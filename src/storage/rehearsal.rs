@@ -54,6 +54,10 @@ impl<D: Directory> Directory for Rehearsal<'_, D> {
         Ok(RehearsedRegion { file: Some(self.directory.open(real)?), copy: None })
     }
 
+    fn open_unread(&mut self, name: &str) -> io::Result<Self::Region> {
+        self.open(name)
+    }
+
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let real = self.names.remove(from).ok_or_else(|| not_found(from))?;
         self.names.insert(to.to_owned(), real);
@@ -95,6 +99,13 @@ impl<R: Region> Region for RehearsedRegion<R> {
 
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+        match &mut self.file {
+            Some(file) if self.copy.is_none() => file.drop_cache(offset, len),
+            _ => Ok(()),
+        }
     }
 
     fn seal(&mut self) {

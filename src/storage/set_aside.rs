@@ -84,7 +84,8 @@ pub(crate) fn set_aside<D: Directory>(
         announce(hard_state, &names, incarnation)?;
     }
     let names = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-    let done = SetAside { damage, prefix: format!("{PREFIX}{number}-"), files: set_aside_names(&names).len() };
+    let done =
+        SetAside { damage, prefix: format!("{PREFIX}{number}-"), files: set_aside_names(&names).len() };
     Ok((done, hard_state.slot().durable.segment_seq))
 }
 
@@ -125,7 +126,9 @@ mod tests {
     #[test]
     fn names_tell_what_was_set_aside() {
         assert_eq!(parse_set_aside_name("damaged-12-seg-0000000007.log"), Some((12, "seg-0000000007.log")));
-        for name in ["seg-0000000007.log", "damaged-seg-0000000007.log", "damaged-1-notes", "damaged-1-seg-7.log"] {
+        for name in
+            ["seg-0000000007.log", "damaged-seg-0000000007.log", "damaged-1-notes", "damaged-1-seg-7.log"]
+        {
             assert_eq!(parse_set_aside_name(name), None, "{name}");
         }
     }

@@ -17,9 +17,8 @@ use crate::limits::{APPEND_ENTRIES_BYTES_MAX, RESERVE_TRIES_APART};
 use crate::raft::entry::ENTRY_HEADER_BYTES;
 use crate::raft::storage::{Purpose, StorageError};
 use crate::storage::directory::{Directory, io_error};
-use crate::storage::record::record_bytes;
 use crate::storage::region::Region;
-use crate::storage::segment::SEGMENT_HEADER_BYTES;
+use crate::storage::segment::{SEGMENT_HEADER_BYTES, segment_size_for};
 use crate::util::mutation::mutant;
 
 /// Bytes of one write while filling: a page of the page cache.
@@ -95,14 +94,24 @@ impl<R: Region> Spare<R> {
         self.refusal.is_some_and(|refusal| refusal.size <= self.usual)
     }
 
-    /// Takes a file of the usual size with any content, durably named [`SPARE_NAME`]: a segment that nothing needs any more,
-    /// or the spare of the last run. It is filled like a new one.
+    /// Takes a segment that nothing needs any more, of the usual size and durably named [`SPARE_NAME`]. It is filled like
+    /// a new one.
     ///
     /// # Panics
     /// When there is a spare already, or the size is another.
     pub(crate) fn recycle(&mut self, region: R) {
-        assert!(self.is_missing() && region.size() == self.usual, "one spare, of the size of a usual segment");
-        self.files.push(SpareFile { name: SPARE_NAME, region, filled: 0, is_blank: false });
+        assert!(self.is_missing(), "another spare has this name");
+        self.keep(SPARE_NAME, region);
+    }
+
+    /// Takes a file that the last run made.
+    ///
+    /// # Panics
+    /// When there is one of that name already, or its size is not the usual one.
+    pub(crate) fn keep(&mut self, name: &'static str, region: R) {
+        assert!(region.size() == self.usual, "a spare has the size of a usual segment");
+        assert!(self.files.iter().all(|file| file.name != name), "there is a {name} already");
+        self.files.push(SpareFile { name, region, filled: 0, is_blank: false });
     }
 
     /// Makes sure that entries of `bytes` in all can be appended behind a segment with `room` left, or with 0 bytes that
@@ -256,22 +265,18 @@ impl<R: Region> Spare<R> {
         directory: &mut D,
         entry_bytes: usize,
     ) -> Result<(R, &'static str), StorageError> {
-        let needed = SEGMENT_HEADER_BYTES + record_bytes(entry_bytes);
-        let is_usual = needed <= self.usual;
+        let size = segment_size_for(entry_bytes, self.usual);
+        let is_usual = size == self.usual;
         if is_usual && !self.files.is_empty() {
             let mut file = self.files.remove(0);
             file.blank().map_err(io_error("write", directory.path(file.name)))?;
             return Ok((file.region, file.name));
         }
-        if let Some(large) = self.large.take_if(|large| large.size() >= needed) {
+        if let Some(large) = self.large.take_if(|large| large.size() >= size) {
             return Ok((large, LARGE_SEGMENT_TEMPORARY));
         }
         self.large = None;
-        let (name, size) = if is_usual {
-            (SPARE_NAME, self.usual)
-        } else {
-            (LARGE_SEGMENT_TEMPORARY, needed.next_multiple_of(SEGMENT_HEADER_BYTES))
-        };
+        let name = if is_usual { SPARE_NAME } else { LARGE_SEGMENT_TEMPORARY };
         let region = directory.create(name, size).map_err(io_error("make", directory.path(name)))?;
         Ok((region, name))
     }
@@ -314,6 +319,7 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::record::record_bytes;
 
     /// What is reserved holds the records, however the bytes are shared out among entries.
     #[test]
@@ -321,7 +327,10 @@ mod tests {
         for entries in [1, 2, 3, 100, 10_000] {
             for entry in (ENTRY_HEADER_BYTES..ENTRY_HEADER_BYTES + 40).chain([1000, 100_000, 20 << 20]) {
                 if entries == 1 || entries * entry <= APPEND_ENTRIES_BYTES_MAX {
-                    assert!(entries * record_bytes(entry) <= records_bytes_most(entries * entry), "{entries} of {entry}");
+                    assert!(
+                        entries * record_bytes(entry) <= records_bytes_most(entries * entry),
+                        "{entries} of {entry}"
+                    );
                 }
             }
         }
