@@ -5,11 +5,13 @@ use crate::raft::storage::{
     Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
 };
 use crate::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
-use crate::storage::directory::Directory;
+use crate::storage::directory::{Directory, sync_names};
 use crate::storage::hard_state::{HARD_STATE_NAME, HardStateFile, Slot};
 use crate::storage::identity::Membership;
 use crate::storage::log::Log;
 use crate::storage::recovery::check_term;
+use crate::storage::snapshot_draft::DraftCheck;
+use crate::storage::snapshots::Snapshots;
 use crate::storage::spare::SpareProgress;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
@@ -37,6 +39,7 @@ pub struct StorageOptions {
 #[derive(Debug)]
 pub struct LogStorage<D: Directory> {
     log: Log<D>,
+    snapshots: Snapshots<D::Region>,
     hard_state_file: HardStateFile<D::Region>,
     hard_state: HardState,
     hard_state_dirty: bool,
@@ -48,6 +51,7 @@ impl<D: Directory> LogStorage<D> {
     /// Counts the start in the hard state, durably.
     pub(crate) fn start(
         mut log: Log<D>,
+        snapshots: Snapshots<D::Region>,
         opened: Option<HardStateFile<D::Region>>,
         slot: Slot,
         incarnation: Incarnation,
@@ -68,6 +72,7 @@ impl<D: Directory> LogStorage<D> {
         };
         Ok(LogStorage {
             log,
+            snapshots,
             hard_state_file,
             hard_state: slot.state,
             hard_state_dirty: false,
@@ -150,6 +155,73 @@ impl<D: Directory> LogStorage<D> {
         self.hard_state_dirty |= self.log.durable_mark().segment_seq != noted;
     }
 
+    fn begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        // A log that does not have the entry will begin behind it. Better no draft than one that ends for want of space.
+        if !self.log.has(last) && !self.log.can_start_over()? {
+            self.snapshots.drop_draft(self.log.directory_mut())?;
+            return Ok(false);
+        }
+        self.snapshots.begin(self.log.directory_mut(), last, bytes)
+    }
+
+    fn finish_draft(
+        &mut self,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
+    ) -> Result<SnapshotProgress, StorageError> {
+        let owner = self.log.owner();
+        match self.snapshots.check(self.log.directory(), owner, expected, budget)? {
+            DraftCheck::More => Ok(SnapshotProgress::More),
+            DraftCheck::Damaged => {
+                self.snapshots.drop_draft(self.log.directory_mut())?;
+                Ok(SnapshotProgress::Damaged)
+            }
+            DraftCheck::Sound => self.install(expected.is_some()).map(SnapshotProgress::Done),
+        }
+    }
+
+    /// Makes the checked draft the newest snapshot, and has the log go on from it. Nothing is removed before the
+    /// snapshot is durable under its name.
+    fn install(&mut self, is_received: bool) -> Result<SnapshotMeta, StorageError> {
+        let meta = self.snapshots.draft_meta();
+        assert!(
+            meta.last.term <= self.hard_state.term,
+            "a snapshot of a term that the hard state does not know"
+        );
+        let mut keeps_log = self.log.has(meta.last);
+        assert!(keeps_log || is_received, "the node's own snapshot covers entries of its own log");
+        if mutant("install-keeps-log") {
+            keeps_log = self.log.last_index() >= meta.last.index;
+        }
+        if !mutant("snapshot-before-hard-state") {
+            self.write_hard_state()?;
+        }
+        if mutant("log-removed-before-snapshot") && keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+            sync_names(self.log.directory_mut())?;
+        }
+        if keeps_log {
+            self.log.sync()?;
+        }
+        let old = self.snapshots.publish(self.log.directory_mut())?;
+        if keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+        } else {
+            self.log.start_over(meta.last)?;
+            self.note_new_segment();
+        }
+        if let Some(old) = old {
+            let (last, size) = (old.meta().last, old.size());
+            drop(old);
+            self.snapshots.retire(self.log.directory_mut(), last, size)?;
+        }
+        // What is used again must not come back under its old name with its new content.
+        if !mutant("reused-before-renamed") {
+            sync_names(self.log.directory_mut())?;
+        }
+        Ok(meta)
+    }
+
     fn replace_slot(&mut self, clean: bool) -> Result<(), StorageError> {
         let durable = self.log.durable_mark();
         // The commit index on disk promises that the log reaches it.
@@ -197,39 +269,39 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn log_bytes(&self) -> u64 {
-        0
+        self.log.bytes_behind(self.snapshots.last().index)
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {
-        None
+        self.snapshots.meta()
     }
 
-    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
-        todo!()
+    fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
+        self.snapshots.read(offset, len)
     }
 
-    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
-        todo!()
+    fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        self.attempt(|storage| storage.begin_draft(last, bytes))
     }
 
     fn snapshot_draft(&self) -> Option<SnapshotDraft> {
-        None
+        self.snapshots.draft()
     }
 
-    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
-        todo!()
+    fn append_snapshot(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.attempt(|storage| storage.snapshots.append(storage.log.directory(), bytes))
     }
 
     fn finish_snapshot(
         &mut self,
-        _expected: Option<SnapshotMeta>,
-        _budget: usize,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
     ) -> Result<SnapshotProgress, StorageError> {
-        todo!()
+        self.attempt(|storage| storage.finish_draft(expected, budget))
     }
 
     fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
-        Ok(())
+        self.attempt(|storage| storage.snapshots.drop_draft(storage.log.directory_mut()))
     }
 
     fn keep_house(&mut self, _budget: usize) -> Result<Housekeeping, StorageError> {
@@ -237,7 +309,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn log_start(&self) -> EntryId {
-        self.log.snapshot()
+        self.log.start()
     }
 
     fn last_index(&self) -> Index {
@@ -270,6 +342,8 @@ impl<D: Directory> Storage for LogStorage<D> {
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
         let commit_index = self.hard_state.commit_index;
         assert!(last_kept >= commit_index, "entry {} is committed and must stay", last_kept.next());
+        let covered = self.snapshots.last().index;
+        assert!(last_kept >= covered, "entry {} is in a snapshot and must stay", last_kept.next());
         self.attempt(|storage| {
             storage.write_hard_state()?;
             storage.log.truncate_suffix(last_kept)?;

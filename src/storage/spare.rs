@@ -129,6 +129,7 @@ impl<R: Region> SpareFile<R> {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether there was no space, or no more of it for this user.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
