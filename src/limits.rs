@@ -180,6 +180,10 @@ pub const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
 /// While the log grows, at least this many bytes of the snapshot in the making are written per byte of the log, so
 /// that the log cannot run away from it.
 pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
+/// Owed bytes of the snapshot in the making for which a busy turn stops: fewer are not worth it ...
+pub const SNAPSHOT_DEBT_BYTES_MIN: usize = 64 << 10;
+/// ... and this is the most that one turn pays, so that it stays short.
+pub const SNAPSHOT_DEBT_BYTES_MAX: usize = 1 << 20;
 /// Bytes of the log behind which a snapshot is taken at the earliest, unless the configuration says otherwise. With
 /// more data, half of the data's size.
 pub const SNAPSHOT_LOG_BYTES_DEFAULT: u64 = 8 << 20;

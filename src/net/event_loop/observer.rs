@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use crate::config::NodeConfig;
-use crate::net::api::{MemberView, NodeView};
+use crate::net::api::{Health, MemberView, NodeView};
 use crate::net::peer::Peers;
 use crate::raft::types::{NodeId, Term};
-use crate::replica::io::{ReplicaStatus, RoleName};
+use crate::replica::io::{ReplicaStatus, RoleName, Standing};
 
 /// What was seen at the last look.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Observer {
         let identities: Vec<(NodeId, Rc<str>)> =
             nodes.iter().map(|node| (node.id, Rc::from(node.identity.as_str()))).collect();
         let own = identities.iter().find(|(member, _)| *member == id).expect("this node is a member");
-        let view = NodeView { node: Rc::clone(&own.1), leader: None };
+        let view = NodeView { node: Rc::clone(&own.1), leader: None, health: Health::default() };
         let seen = (RoleName::Follower, Term(0), None);
         Observer { id, nodes: nodes.to_vec(), identities, view, seen }
     }
@@ -39,12 +39,21 @@ impl Observer {
         &self.view
     }
 
-    /// Looks at the replica after something may have changed, and logs what did.
-    pub(super) fn look(&mut self, status: &ReplicaStatus) {
+    /// Looks at the replica after something may have changed, and logs what did. Returns whether the names for the heads
+    /// of answers have changed.
+    pub(super) fn look(&mut self, status: &ReplicaStatus) -> bool {
+        let health = Health::of(status);
+        let old = std::mem::replace(&mut self.view.health, health);
+        log_standing(old.standing, health.standing);
+        log_room(&old, &health);
+        self.look_at_role(status)
+    }
+
+    fn look_at_role(&mut self, status: &ReplicaStatus) -> bool {
         let (role, term, leader) = (status.role, status.term, status.leader);
         let (old_role, old_term, old_leader) = std::mem::replace(&mut self.seen, (role, term, leader));
         if (role, term, leader) == (old_role, old_term, old_leader) {
-            return;
+            return false;
         }
         log::debug!("{} in term {term}", role.as_str());
         let new_name = leader.and_then(|leader| self.identity(leader));
@@ -57,6 +66,7 @@ impl Observer {
             }
             (None, None) => {}
         }
+        leader != old_leader
     }
 
     /// All members with what their links say, in the order of the configuration.
@@ -85,5 +95,40 @@ impl Observer {
 
     fn identity(&self, id: NodeId) -> Option<Rc<str>> {
         self.identities.iter().find(|(member, _)| *member == id).map(|(_, identity)| Rc::clone(identity))
+    }
+}
+
+/// Says what a node that does not vote waits for, and when that is over.
+fn log_standing(old: Standing, new: Standing) {
+    match new {
+        _ if old == new => {}
+        Standing::Voter => log::info!("this node votes and serves"),
+        Standing::Virgin => log::info!(
+            "this node's working directory is new: it votes and serves as soon as the other nodes have said that nothing \
+             depends on an earlier one"
+        ),
+        Standing::Recovering => log::warn!(
+            "a part of this node's data was lost: it gets everything from the leader, and votes and serves when that is \
+             done"
+        ),
+    }
+}
+
+/// Says when a disk is full and what then works, and when there is space again.
+fn log_room(old: &Health, new: &Health) {
+    match (old.is_full, new.is_full) {
+        (false, true) => log::warn!(
+            "the disk is full: this node takes no more data; make space on the disk of its working directory, and it \
+             goes on by itself"
+        ),
+        (true, false) => log::info!("the disk has room again"),
+        _ => {}
+    }
+    if old.leader_is_full != new.leader_is_full && !new.is_full {
+        if new.leader_is_full {
+            log::warn!("the leader's disk is full: writes that need space are refused with 507");
+        } else {
+            log::info!("the leader's disk has room: writes are taken again");
+        }
     }
 }
