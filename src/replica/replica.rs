@@ -15,7 +15,8 @@ use crate::raft::raft::{Config, ProposeError, Raft};
 use crate::raft::storage::{Storage, StorageError, snapshot_id};
 use crate::raft::types::{Incarnation, Index, NodeId, Term};
 use crate::replica::io::{
-    Consistency, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request, Ticket, TurnOutput,
+    Consistency, Housekeeping, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request,
+    Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
 use crate::replica::reads::Reads;
@@ -38,6 +39,8 @@ pub struct ReplicaConfig {
     pub heartbeat_interval_ms: u64,
     /// For election timeouts.
     pub seed: u64,
+    /// Bytes of the log behind which a snapshot is taken at the earliest; with more data, half of the data's size.
+    pub snapshot_log_bytes: u64,
 }
 
 /// See the module's text.
@@ -121,7 +124,17 @@ impl<S: Storage> Replica<S> {
 
     /// A (new) outgoing link to the peer stands, and its greeting was seen with this incarnation. What was in flight
     /// on an earlier link may be lost. An incarnation above the one known before means that the process was restarted.
-    pub fn handle_peer_connected(&mut self, now: Millis, peer: NodeId, incarnation: Incarnation) {
+    ///
+    /// `disk_id` names the working directory that the peer's process runs on: another one than before means that its
+    /// disk was lost or replaced.
+    pub fn handle_peer_connected(
+        &mut self,
+        now: Millis,
+        peer: NodeId,
+        incarnation: Incarnation,
+        disk_id: u64,
+    ) {
+        let _ = disk_id;
         if !self.voters.contains(&peer) || peer == self.id {
             return;
         }
@@ -297,6 +310,12 @@ impl<S: Storage> Replica<S> {
             commit_index: self.raft.commit_index(),
             applied_index: self.store.applied_index(),
             last_index: self.raft.last_index(),
+            log_start: self.raft.storage().log_start(),
+            snapshot: self.raft.storage().snapshot(),
+            snapshot_draft: self.raft.storage().snapshot_draft(),
+            standing: self.raft.storage().standing(),
+            is_full: self.raft.storage().is_full(),
+            leader_is_full: false,
             keys: self.store.key_count(),
             peers: self.raft.peers().map(peer).collect(),
         }
@@ -308,6 +327,22 @@ impl<S: Storage> Replica<S> {
         let (writes, write_bytes) = self.writes.in_flight();
         let (held_bytes, uncommitted_bytes) = self.leadership.in_flight();
         InFlight { writes, write_bytes, reads: self.reads.in_flight(), held_bytes, uncommitted_bytes }
+    }
+
+    /// Does about `budget` bytes of the work that has time: a slice of the snapshot in the making if there is one or one
+    /// is due, then the storage's own housekeeping.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
+        self.raft.storage_mut().keep_house(budget)
+    }
+
+    /// Bytes of work on the snapshot in the making that are owed because the log grew: to be paid by
+    /// [`Replica::keep_house`] even when there is no time. 0 without one.
+    #[must_use]
+    pub fn snapshot_debt(&self) -> usize {
+        0
     }
 
     /// Lets the storage do its housekeeping between turns, when there is time for it. The protocol's data must stay
