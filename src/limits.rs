@@ -180,6 +180,10 @@ pub const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
 /// While the log grows, at least this many bytes of the snapshot in the making are written per byte of the log, so
 /// that the log cannot run away from it.
 pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
+/// A start that has at least this much to read says so.
+pub const RECOVERY_BYTES_TOLD: u64 = 64 << 20;
+/// Between two lines about how far a start is, in milliseconds.
+pub const RECOVERY_PROGRESS_MS: u64 = 1_000;
 /// Owed bytes of the snapshot in the making for which a busy turn stops: fewer are not worth it ...
 pub const SNAPSHOT_DEBT_BYTES_MIN: usize = 64 << 10;
 /// ... and this is the most that one turn pays, so that it stays short.

@@ -93,6 +93,8 @@ fn help_and_version() {
         "[default: ./keva-data]",
         "curl -d hello http://127.0.0.1:8380/v1/storage/key/greeting",
         "Exit codes:",
+        "check",
+        "keva check --working-directory ./workdir1",
     ] {
         assert!(stdout.contains(part), "the help lacks {part}:\n{stdout}");
     }
