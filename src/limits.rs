@@ -201,6 +201,11 @@ pub const LOG_MARGIN_BYTES: u64 = 4 << 20;
 pub const ADMISSION_PAUSE_MS: u64 = 100;
 /// Bytes of files that are read in one second to see whether they are still right.
 pub const SCRUB_BYTES_PER_SECOND: usize = 1 << 20;
+/// Once all files are read, reading them again begins after this many calls for housekeeping; they come about once in
+/// [`HOUSEKEEPING_PAUSE_MS`] when nothing else is to be done.
+pub const SCRUB_PAUSE_CALLS: u32 = 600;
+/// While the disk is full, one of this many calls that need space asks for it again.
+pub const RESERVE_TRIES_APART: u32 = 100;
 
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;

@@ -5,22 +5,19 @@
 
 use crate::limits::LOG_BUFFER_BYTES_MAX;
 use crate::raft::entry::Entry;
-use crate::raft::storage::StorageError;
+use crate::raft::storage::{Purpose, StorageError};
 use crate::raft::types::{EntryId, Incarnation, Index, Term};
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::hard_state::DurableMark;
 use crate::storage::record::{Salt, record_bytes};
 use crate::storage::recovery::RecoveredLog;
 use crate::storage::region::Region;
-use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name, segment_size_for};
-use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
+use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name};
+use crate::storage::spare::{Spare, SpareProgress};
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
-
-/// What a larger-than-usual segment is called until its header is durable.
-pub(crate) const LARGE_SEGMENT_TEMPORARY: &str = "segment.tmp";
 
 /// What every new segment needs to know.
 #[derive(Debug)]
@@ -29,6 +26,8 @@ pub(crate) struct SegmentMaker {
     pub(crate) incarnation: Incarnation,
     /// Size of a usual segment.
     pub(crate) segment_bytes: usize,
+    /// Bytes of entries under the newest snapshot that stay.
+    pub(crate) log_margin_bytes: u64,
     /// For the salts.
     pub(crate) rng: Rng,
 }
@@ -85,14 +84,15 @@ impl SegmentMaker {
         Ok(Segment::new(header, region))
     }
 
-    /// The first segment of an empty log.
+    /// The first segment of an empty log, with this number.
     pub(crate) fn make_first<D: Directory>(
         &mut self,
         directory: &mut D,
+        seq: u64,
     ) -> Result<Segment<D::Region>, StorageError> {
-        let start = SegmentStart { seq: 1, base_index: Index(1), base_term: Term(0), chain_crc: 0 };
-        let region = Spare::none().take(directory, self.segment_bytes)?;
-        self.make(directory, region, SPARE_NAME, start)
+        let start = SegmentStart { seq, base_index: Index(1), base_term: Term(0), chain_crc: 0 };
+        let (region, name) = Spare::none(self.segment_bytes).take(directory, 0)?;
+        self.make(directory, region, name, start)
     }
 }
 
@@ -105,15 +105,8 @@ impl<D: Directory> Log<D> {
         recovered: RecoveredLog<D::Region>,
     ) -> Log<D> {
         let RecoveredLog { segments, terms, .. } = recovered;
-        let mut log = Log {
-            directory,
-            maker,
-            snapshot,
-            segments,
-            terms,
-            durable_index: Index(0),
-            spare: Spare::none(),
-        };
+        let spare = Spare::none(maker.segment_bytes);
+        let mut log = Log { directory, maker, snapshot, segments, terms, durable_index: Index(0), spare };
         log.durable_index = log.last_index();
         log
     }
@@ -297,15 +290,7 @@ impl<D: Directory> Log<D> {
             self.sync()?;
         }
         let start = SegmentStart { seq: self.active().header().seq + 1, base_index, base_term, chain_crc };
-        let size = segment_size_for(entry_bytes, self.maker.segment_bytes);
-        let (region, temporary) = if size == self.maker.segment_bytes {
-            (self.spare.take(&mut self.directory, size)?, SPARE_NAME)
-        } else {
-            let path = self.directory.path(LARGE_SEGMENT_TEMPORARY);
-            let made =
-                self.directory.create(LARGE_SEGMENT_TEMPORARY, size).map_err(io_error("make", path))?;
-            (made, LARGE_SEGMENT_TEMPORARY)
-        };
+        let (region, temporary) = self.spare.take(&mut self.directory, entry_bytes)?;
         let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         for older in &mut self.segments {
             older.forget_behind(base_index.prev());
@@ -323,6 +308,37 @@ impl<D: Directory> Log<D> {
 
     /// Works on the spare segment for about `budget` bytes.
     pub(crate) fn prepare_spare(&mut self, budget: usize) -> Result<SpareProgress, StorageError> {
-        self.spare.prepare(&mut self.directory, self.maker.segment_bytes, budget)
+        self.spare.prepare(&mut self.directory, budget)
+    }
+
+    /// See [`Spare::keep`].
+    pub(crate) fn keep_spare(&mut self, name: &'static str, region: D::Region) {
+        self.spare.keep(name, region);
+    }
+
+    /// New segments say that they were made in this start.
+    pub(crate) fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.maker.incarnation = incarnation;
+    }
+
+    /// See [`Spare::reserve`].
+    pub(crate) fn reserve(&mut self, bytes: usize, purpose: Purpose) -> Result<bool, StorageError> {
+        let room = self.active().room();
+        self.spare.reserve(&mut self.directory, room, bytes, purpose)
+    }
+
+    /// Whether the disk had no room for another segment when it was last asked.
+    pub(crate) fn is_full(&self) -> bool {
+        self.spare.is_full()
+    }
+
+    /// See [`Spare::try_again`].
+    pub(crate) fn ask_for_space_again(&mut self) {
+        self.spare.try_again();
+    }
+
+    /// The segments, oldest first. The last one takes the appends.
+    pub(crate) fn segments(&self) -> &[Segment<D::Region>] {
+        &self.segments
     }
 }
