@@ -173,6 +173,9 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot on their way to one peer without an answer.
 pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: u64 = 4 * SNAPSHOT_CHUNK_BYTES as u64;
+/// A peer that refuses the leader's snapshot is asked again after one heartbeat; the number of heartbeats doubles this
+/// many times.
+pub const SNAPSHOT_REFUSAL_DOUBLINGS_MAX: u32 = 4;
 /// Bytes of a snapshot that are written between two syncs: a longer sync would delay heartbeats.
 pub const SNAPSHOT_SYNC_BYTES: usize = 1 << 20;
 /// Bytes of the snapshot in the making that are written or read back in one turn when nothing else is to do.
@@ -272,6 +275,8 @@ const _: () = assert!(PEER_SETTLED_MS >= PEER_REDIAL_MS_MAX, "a pause must not m
 const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
+const _: () =
+    assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");

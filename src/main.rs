@@ -10,8 +10,7 @@ use keva::limits::{LOG_MARGIN_BYTES, RECOVERY_BYTES_TOLD};
 use keva::logging::{self, Filter};
 use keva::net::event_loop::{self, Listeners, NodeSetup, RunError};
 use keva::raft::storage::StorageError;
-use keva::storage::check::check;
-use keva::storage::{DataDir, LogStorage, Membership, StorageOptions, watch_for_bus_errors};
+use keva::storage::{DataDir, LogStorage, Membership, StorageOptions, check, watch_for_bus_errors};
 use keva::util::rng::Rng;
 use rustix::rand::{GetRandomFlags, getrandom};
 
