@@ -191,8 +191,18 @@ pub const RECOVERY_PROGRESS_MS: u64 = 1_000;
 pub const SNAPSHOT_DEBT_BYTES_MIN: usize = 64 << 10;
 /// ... and this is the most that one turn pays, so that it stays short.
 pub const SNAPSHOT_DEBT_BYTES_MAX: usize = 1 << 20;
+/// With much data a snapshot is taken when the log has one byte per this many bytes of the data. The disk holds two
+/// snapshots at that moment, and the log grows by up to two bytes per [`SNAPSHOT_BYTES_PER_LOG_BYTE`] of the data while
+/// the next one is written and read back; with what a peer may add to the wait, all that is three times the data.
+pub const SNAPSHOT_DATA_BYTES_PER_LOG_BYTE: u64 = 3;
+/// A snapshot that failed for want of space or by a bad disk is tried again when the log has grown by this much.
+pub const SNAPSHOT_RETRY_LOG_BYTES: u64 = 64 << 10;
+/// While a snapshot is in the making: bytes of the log after which its next file gets a slice of the time.
+pub const SPARE_LOG_BYTES: usize = 128 << 10;
+/// Reading a snapshot larger than this says how far it is.
+pub const RESTORE_REPORT_BYTES_MIN: u64 = 64 << 20;
 /// Bytes of the log behind which a snapshot is taken at the earliest, unless the configuration says otherwise. With
-/// more data, half of the data's size.
+/// more data, see [`SNAPSHOT_DATA_BYTES_PER_LOG_BYTE`].
 pub const SNAPSHOT_LOG_BYTES_DEFAULT: u64 = 8 << 20;
 /// Smallest value that can be configured.
 pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
@@ -277,6 +287,10 @@ const _: () =
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
 const _: () =
     assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
+const _: () = assert!(
+    2 * SPARE_LOG_BYTES <= 2 * SPARE_BYTES_PER_TURN && SPARE_LOG_BYTES < SEGMENT_BYTES_MIN,
+    "the next file is ready before it is needed, in slices that are short"
+);
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");
