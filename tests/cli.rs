@@ -202,6 +202,33 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     assert_refused(keva(path).args(["--node-identity", "a b"]), &["identity 'a b' contains ' '"]);
 }
 
+/// `keva check` has flags of its own; those of a node do not fit it.
+#[test]
+fn check_has_its_own_usage() {
+    let directory = scratch();
+    let path = directory.path();
+    let (code, stdout, stderr) = outcome(keva(path).args(["check", "--help"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in ["--working-directory <DIRECTORY>", "--verbose", "[env: KEVA_WORKING_DIRECTORY]"] {
+        assert!(stdout.contains(part), "the help lacks {part}:\n{stdout}");
+    }
+    assert_refused(keva(path).args(["check", "--bogus"]), &["unexpected argument '--bogus'"]);
+    assert_refused(keva(path).args(["--log-level", "info", "check"]), &["check", "--log-level"]);
+    assert_refused(keva(path).args(["check", "--working-directory", "missing"]), &["missing"]);
+    assert!(!path.join("missing").exists(), "nothing is made");
+    std::fs::create_dir(path.join("empty")).expect("made");
+    assert_refused(keva(path).args(["check", "--working-directory", "empty"]), &["empty"]);
+    assert_refused(keva(path).arg("check").env("KEVA_WORKING_DIRECTORY", "elsewhere"), &["elsewhere"]);
+    // Variables for the node that the same shell runs are no reason to refuse.
+    assert_refused(
+        keva(path)
+            .args(["check", "--working-directory", "empty"])
+            .env("KEVA_CONFIG_FILE", "x")
+            .env("KEVA_LOG", "info"),
+        &["empty"],
+    );
+}
+
 #[test]
 fn wrong_configuration_is_one_line_and_exit_code_2() {
     let directory = scratch();

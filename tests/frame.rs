@@ -41,7 +41,11 @@ fn outcome() -> impl Strategy<Value = AppendOutcome> {
 }
 
 fn snapshot() -> impl Strategy<Value = SnapshotMeta> {
-    (entry_id(), 0..=COUNTER_MAX, any::<u32>()).prop_map(|(last, bytes, crc)| SnapshotMeta { last, bytes, crc })
+    (entry_id(), 0..=COUNTER_MAX, any::<u32>()).prop_map(|(last, bytes, crc)| SnapshotMeta {
+        last,
+        bytes,
+        crc,
+    })
 }
 
 fn snapshot_outcome() -> impl Strategy<Value = SnapshotOutcome> {
@@ -260,7 +264,10 @@ fn chunks_of_snapshots_are_checked() {
     let message = |chunk| Message::InstallSnapshot { snapshot: SnapshotMeta::default(), offset: 0, chunk };
     let header = &frame_of(message(Vec::new()))[FRAME_PREFIX_BYTES..];
     let longest = frame_of(message(vec![7; SNAPSHOT_CHUNK_BYTES]));
-    assert_eq!(decode(&longest).expect("valid").expect("whole").message, message(vec![7; SNAPSHOT_CHUNK_BYTES]));
+    assert_eq!(
+        decode(&longest).expect("valid").expect("whole").message,
+        message(vec![7; SNAPSHOT_CHUNK_BYTES])
+    );
     let too_long = frame_of(message(vec![7; SNAPSHOT_CHUNK_BYTES + 1]));
     assert_eq!(decode(&too_long), Err(FrameError::Payloads));
     let one = &frame_of(message(vec![7; 9]))[FRAME_PREFIX_BYTES + header.len()..];

@@ -5,7 +5,9 @@ mod http;
 
 use http::{Answer, Client, reply, view};
 use keva::kv::command::{Command, Condition, Matcher};
-use keva::net::api::{Action, ClusterView, Health, MemberView, NodeView, Render, StatusPage, render, render_status};
+use keva::net::api::{
+    Action, ClusterView, Health, MemberView, NodeView, Render, StatusPage, render, render_status,
+};
 use keva::raft::types::{EntryId, Index, NodeId, Term};
 use keva::replica::io::{
     Consistency, NotApplied, Outcome, PeerStatus, ReplicaStatus, Request, RoleName, SnapshotMeta, Standing,
@@ -469,11 +471,8 @@ fn health_is_told() {
     }
     assert!(!detail.contains('\n'), "{detail}");
     // Whoever asks whether the node is ready never gets a 507.
-    let full = render(
-        Render::Ready { verbose: false },
-        reply(0, Outcome::NotApplied(NotApplied::DiskFull)),
-        &view,
-    );
+    let full =
+        render(Render::Ready { verbose: false }, reply(0, Outcome::NotApplied(NotApplied::DiskFull)), &view);
     assert_eq!(full.status.code(), 503);
 }
 
@@ -509,12 +508,19 @@ fn readiness() {
     assert_eq!(ask(&mut client, "GET", "/livez", "", "").text(), "ok\n");
     assert_eq!(ask(&mut client, "GET", "/readyz", "", "").text(), "ok\n");
     let verbose = ask(&mut client, "GET", "/readyz?verbose", "", "");
-    assert!(verbose.text().starts_with("ok\nleader: host2\nlinearizable read: works\nvotes: yes\ndisk: has room\n"));
+    assert!(
+        verbose
+            .text()
+            .starts_with("ok\nleader: host2\nlinearizable read: works\nvotes: yes\ndisk: has room\n")
+    );
     let leaderless = NodeView { leader: None, ..view() };
     let failed = || reply(0, Outcome::NotApplied(NotApplied::NoLeader));
     for (verbose, start) in [
         (false, "not ready; GET /readyz?verbose says why"),
-        (true, "not ready: no leader is known; a linearizable read was not confirmed by a leader in time; votes: yes;"),
+        (
+            true,
+            "not ready: no leader is known; a linearizable read was not confirmed by a leader in time; votes: yes;",
+        ),
     ] {
         let response = render(Render::Ready { verbose }, failed(), &leaderless);
         let json: serde_json::Value = serde_json::from_slice(response.body.as_slice()).unwrap();

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use keva::limits::{PEER_GREETINGS_MAX, PEER_READ_BYTES_PER_TURN_MAX};
 use keva::net::event_loop::clock::Clock;
 use keva::net::event_loop::source::Source;
-use keva::net::listener::Listener;
 use keva::net::frame::encode_frame;
+use keva::net::listener::Listener;
 use keva::net::peer::greeting::{Greeting, Identity};
 use keva::net::peer::{PeerEvent, PeerSettings, Peers};
 use keva::raft::message::{Envelope, Message, ReadContext};
@@ -224,6 +224,29 @@ fn a_restarted_process_is_greeted_with_its_new_incarnation() {
     run_until(&mut nodes, "a message on the new link", |nodes| nodes[1].seen.contains(&expected));
 }
 
+/// F22: a process whose starts are counted back is told of before its first message.
+#[test]
+fn an_older_copy_of_a_disk_is_told_of() {
+    let mut nodes = cluster(2);
+    let (ports, id) = (ports_of(&nodes), nodes[1].id());
+    let members = [ports[0].0, ports[1].0];
+    for incarnation in [9, 4] {
+        nodes.truncate(1);
+        nodes[0].seen.clear();
+        nodes.push(Node::start(listen(ports[1].1), identity(id, &members, incarnation), &ports));
+        let back =
+            PeerEvent::Connected { peer: NodeId(id), incarnation: Incarnation(incarnation), disk_id: DISK };
+        let is_up = |nodes: &[Node]| nodes[0].seen.contains(&back) && nodes[1].is_connected_to(members[0]);
+        run_until(&mut nodes, "the links to stand", is_up);
+        nodes[1].send(members[0], 7);
+        let message = PeerEvent::Message(read_index(id, members[0], 7));
+        run_until(&mut nodes, "a message", |nodes| nodes[0].seen.contains(&message));
+        let seen = &nodes[0].seen;
+        let at = |wanted: &PeerEvent| seen.iter().position(|event| event == wanted);
+        assert!(at(&back) < at(&message), "{seen:?}");
+    }
+}
+
 /// A peer whose process is played by the test.
 struct Puppet {
     stream: TcpStream,
@@ -271,14 +294,22 @@ fn a_later_process_silences_the_earlier_one() {
         // Nobody listens on that port: only the links from the peer matter here.
         let registry = nodes[0].poll.registry().try_clone().unwrap();
         let ports = [(target, 0), (peer, 1)];
-        nodes[0].peers =
-            Peers::new(identity(target, &[target, peer], 1), settings(&ports, NodeId(target)), registry, 50, 1);
+        nodes[0].peers = Peers::new(
+            identity(target, &[target, peer], 1),
+            settings(&ports, NodeId(target)),
+            registry,
+            50,
+            1,
+        );
         let old_life = identity(peer, &[target, peer], 9);
         let mut old = Puppet::greet(&nodes[0], &old_life);
-        let count = |node: &Node| node.seen.iter().filter(|event| matches!(event, PeerEvent::Message(_))).count();
+        let count =
+            |node: &Node| node.seen.iter().filter(|event| matches!(event, PeerEvent::Message(_))).count();
         let mut hello = Vec::new();
         encode_frame(&read_index(peer, target, 0), &mut hello);
-        run_until(&mut nodes, "the greeting", |nodes| nodes[0].peers.status().any(|peer| peer.version.is_some()));
+        run_until(&mut nodes, "the greeting", |nodes| {
+            nodes[0].peers.status().any(|peer| peer.version.is_some())
+        });
         // More than a link is read in a turn.
         let sent = old.send(peer, target, 1..u64::MAX);
         assert!(sent * hello.len() as u64 > PEER_READ_BYTES_PER_TURN_MAX as u64, "{sent} messages");
@@ -291,7 +322,10 @@ fn a_later_process_silences_the_earlier_one() {
             PeerEvent::Connected { peer: NodeId(peer), incarnation: Incarnation(incarnation), disk_id };
         let at = nodes[0].seen.iter().position(|event| *event == connected);
         let at = at.expect("the new process is told of");
-        assert!(nodes[0].seen[at..].iter().all(|event| *event == connected), "something of the old link came late");
+        assert!(
+            nodes[0].seen[at..].iter().all(|event| *event == connected),
+            "something of the old link came late"
+        );
         let first = u64::MAX - 1;
         let mut bytes = Vec::new();
         encode_frame(&read_index(peer, target, first), &mut bytes);

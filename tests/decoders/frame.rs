@@ -112,7 +112,12 @@ fn step_fresh_nodes(envelope: &Envelope) {
     let envelope = Envelope { from: NodeId(2), to: NodeId(1), ..envelope.clone() };
     for leads in [false, true] {
         // Only one node leads a term, so a message from a leader of this one's term would prove that all is lost.
-        if leads && matches!(envelope.message, Message::AppendEntries { .. } | Message::Heartbeat { .. } | Message::InstallSnapshot { .. }) {
+        if leads
+            && matches!(
+                envelope.message,
+                Message::AppendEntries { .. } | Message::Heartbeat { .. } | Message::InstallSnapshot { .. }
+            )
+        {
             continue;
         }
         let mut node = Lone::new(3, MemoryStorage::default());

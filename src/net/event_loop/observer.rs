@@ -119,7 +119,8 @@ impl Observer {
 fn log_standing(old: Standing, new: Standing) {
     match new {
         _ if old == new => {}
-        Standing::Voter => log::info!("this node votes and serves"),
+        // The protocol tells that.
+        Standing::Voter => {}
         Standing::Virgin => log::info!(
             "this node's working directory is new: it votes and serves as soon as the other nodes have said that nothing \
              depends on an earlier one"
