@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Start { node: usize },
     /// A fault of a kind is due.
     Fault { class: u8 },
+    /// The others lose the leader whose answers are held back.
+    Depose,
     /// A partition ends.
     Heal { number: u64 },
 }
