@@ -37,6 +37,8 @@ pub(crate) struct Env {
     sequence: u64,
     pub(crate) events: u64,
     hash: u64,
+    /// Until then all users are in a hurry.
+    pub(crate) rush_until: u64,
     pub(crate) is_tracing: bool,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
@@ -52,6 +54,7 @@ impl Env {
             sequence: 0,
             events: 0,
             hash: 0,
+            rush_until: 0,
             is_tracing,
             network: Network::new(&plan),
             checks: Checks::new(&plan),

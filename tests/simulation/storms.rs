@@ -12,13 +12,15 @@ use keva::raft::types::RoleName;
 pub(crate) struct Storms {
     /// Whose answers are held back, until the others elect another leader.
     held_back: Option<usize>,
+    /// Who is cut off since then, until another leader has been there for a while.
+    cut_off: Option<usize>,
     /// What each node was when it was looked at last.
     roles: Vec<Option<RoleName>>,
 }
 
 impl Storms {
     pub(crate) fn new(nodes: usize) -> Storms {
-        Storms { held_back: None, roles: vec![None; nodes] }
+        Storms { held_back: None, cut_off: None, roles: vec![None; nodes] }
     }
 }
 
@@ -91,18 +93,34 @@ impl Faults {
             nodes[other].wake(env, env.now);
         }
         let unit = env.plan.unit();
-        let after = self.rng(Class::Echo).u64(unit / 8..unit);
-        self.heal_after(env, after);
+        self.storms.cut_off = Some(leader);
+        env.rush_until = env.now + unit;
+        self.heal_after(env, unit);
     }
 
-    /// [`Class::Falter`]: looks whether the node has just begun to campaign.
+    /// Looks whether the node has just been elected, or has just begun to campaign.
     pub(crate) fn after_turn(&mut self, env: &mut Env, nodes: &mut [Node], node: usize) {
         let role = nodes[node].process.as_ref().map(|process| process.replica.raft().role());
         let before = std::mem::replace(&mut self.storms.roles[node], role);
-        let begins = role == Some(RoleName::PreCandidate) && before != role;
-        if !begins || !env.plan.classes.has(Class::Falter) || env.checks.is_calm {
+        if before == role || env.checks.is_calm {
             return;
         }
+        match role {
+            Some(RoleName::Leader) if self.storms.cut_off.is_some_and(|cut_off| cut_off != node) => {
+                self.storms.cut_off = None;
+                let unit = env.plan.unit();
+                let after = self.rng(Class::Echo).u64(unit / 20..unit * 3 / 4);
+                self.heal_after(env, after);
+            }
+            Some(RoleName::PreCandidate) if env.plan.classes.has(Class::Falter) => {
+                self.hold_up_campaign(env, nodes, node);
+            }
+            _ => {}
+        }
+    }
+
+    /// [`Class::Falter`]
+    fn hold_up_campaign(&mut self, env: &mut Env, nodes: &mut [Node], node: usize) {
         let unit = env.plan.unit();
         let rng = self.rng(Class::Falter);
         if rng.u32(..3) > 0 {

@@ -100,7 +100,12 @@ impl World {
                 let class = CLASSES[usize::from(class)];
                 self.faults.strike(env, class, &mut self.nodes, &self.disks, &mut self.orders);
             }
-            Event::Depose => self.faults.depose(env, &mut self.nodes),
+            Event::Depose => {
+                self.faults.depose(env, &mut self.nodes);
+                for user in &mut self.users {
+                    user.hurry(env);
+                }
+            }
             Event::Heal { number } => self.faults.heal(env, number),
         }
         for order in std::mem::take(&mut self.orders) {
