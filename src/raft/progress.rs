@@ -237,6 +237,7 @@ mod tests {
     }
 
     /// B13, I4: the window closes at its bounds, stale answers leave it closed, an answer frees all before it.
+    /// Covers: B13 S42 S43
     #[test]
     fn the_window_is_bounded_in_messages_and_bytes() {
         let mut by_count = replicating(1);
@@ -258,6 +259,7 @@ mod tests {
     }
 
     /// B11: late answers never move the peer back behind what is known.
+    /// Covers: B11 S43
     #[test]
     fn late_answers_change_nothing() {
         let mut progress = replicating(10);
@@ -269,6 +271,7 @@ mod tests {
     }
 
     /// B24: a peer that denies what it acknowledged is noticed, and believed again once it accepts.
+    /// Covers: B24 S43
     #[test]
     fn a_peer_that_lost_its_disk_is_quarantined() {
         let mut progress = replicating(10);
