@@ -3,7 +3,7 @@
 //! change, `UPDATE_GOLDENFILES=1 cargo test --test raft_stories every_story` writes the new output. Read it line by
 //! line: what stands there is what Raft is expected to do.
 //!
-//! In the table, letters are requirements (A elections, B replication, C reads), and `S` is a scenario that other Raft
+//! In the table, letters are requirements (A elections, B replication, C reads, D snapshots, F disks), and `S` is a scenario that other Raft
 //! implementations test as well. `tables::` is in `raft_tables.rs`. A test below holds the table against the files.
 //!
 //! | id | covered by |
@@ -19,7 +19,7 @@
 //! | A9 | check_quorum, election_after_false_alarm, election_after_lost_leader, election_after_restart_of_leader, election_while_one_is_still_loyal, leader_superseded_after_silence, loyal_voters, tables::votes_in_every_role, transfer, transfer_given_up, transfer_only_from_the_leader |
 //! | A10 | partial_connectivity |
 //! | A11 | not here: there are no learners |
-//! | A12 | not here: there are no configuration changes, and nothing installs a snapshot |
+//! | A12 | x |
 //! | A13 | candidate_falls_back |
 //! | A14 | election_single_node |
 //! | A15 | late_votes_are_ignored, own_late_sync_counts_for_nothing |
@@ -62,6 +62,7 @@
 //! | C10 | read_dropped_on_leader_change, read_on_deposed_leader |
 //! | C12 | read_on_leader |
 //! | C14 | read_contexts_are_bounded |
+//! | D14 | not here: the members of a cluster are fixed |
 //! | S5 | election_first, election_single_node, tables::one_round_of_votes |
 //! | S6 | tables::one_vote_per_term, vote_survives_crash |
 //! | S7 | candidate_falls_back |
@@ -104,15 +105,22 @@ use std::path::{Path, PathBuf};
 use support::raft_story::StoryRunner;
 
 /// What has to be in the table above, by first letter and numbers.
-const REQUIRED: [(&str, u32, u32); 8] = [
+const REQUIRED: [(&str, u32, u32); 15] = [
     ("A", 1, 17),
     ("B", 1, 26),
     ("C", 1, 8),
     ("C", 10, 10),
     ("C", 12, 12),
     ("C", 14, 14),
+    ("D", 1, 2),
+    ("D", 6, 11),
+    ("D", 14, 14),
+    ("F", 14, 14),
+    ("F", 21, 22),
     ("S", 5, 26),
-    ("S", 29, 37),
+    ("S", 29, 40),
+    ("S", 54, 55),
+    ("S", 58, 59),
 ];
 
 fn tests_directory() -> PathBuf {
