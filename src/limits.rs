@@ -169,6 +169,10 @@ pub const PEER_OUTAGE_GRACE_MS: u64 = 2_000;
 /// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
 pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
+/// Longest content of a snapshot, in bytes. A longer one is treated like one that there is no space for.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 42;
+/// The file of a replaced snapshot is used again when it is at most a quarter and this many bytes larger than needed.
+pub const SNAPSHOT_SLACK_BYTES: usize = 1 << 20;
 /// Bytes of a snapshot that are checked together, and sent in one message.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot on their way to one peer without an answer.

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use crate::limits::{LOG_MARGIN_BYTES, SEGMENT_BYTES};
 use crate::raft::entry::EntryKind;
-use crate::raft::storage::{Storage, StorageError, snapshot_id};
-use crate::raft::types::{Index, Standing};
+use crate::raft::storage::{SnapshotMeta, Storage, StorageError, snapshot_id};
+use crate::raft::types::{EntryId, Index, Standing};
 use crate::storage::data_dir::DataDir;
 use crate::storage::directory::{Directory, io_error, open_error};
 use crate::storage::hard_state::{HARD_STATE_NAME, Slot, SlotsFound};
@@ -23,6 +23,7 @@ use crate::storage::region::Region;
 use crate::storage::rehearsal::Rehearsal;
 use crate::storage::segment::{Segment, SegmentHeader, parse_segment_name};
 use crate::storage::set_aside::parse_set_aside_name;
+use crate::storage::snapshot::{SnapshotFile, parse_snapshot_name};
 use crate::storage::stamp::{Owner, with_advice};
 use crate::util::rng::Rng;
 
@@ -107,6 +108,11 @@ pub fn check_files<D: Directory>(directory: &mut D, verbose: bool) -> Result<Che
     if names.iter().any(|name| name == HARD_STATE_NAME) {
         check_hard_state(directory, owner, &mut report);
     }
+    for name in &names {
+        if let Some(Ok(last)) = parse_snapshot_name(name) {
+            check_snapshot(directory, owner, name, last, &mut report);
+        }
+    }
     let segments = check_headers(directory, owner, &names, &mut report);
     check_segments(directory, &segments, verbose, &mut report);
     for name in names.iter().filter(|name| parse_set_aside_name(name).is_some()) {
@@ -118,7 +124,7 @@ pub fn check_files<D: Directory>(directory: &mut D, verbose: bool) -> Result<Che
 
 /// Whether a file has the name of a part of log or snapshots.
 fn is_log_name(name: &str) -> bool {
-    parse_segment_name(name).is_some()
+    parse_segment_name(name).is_some() || parse_snapshot_name(name).is_some()
 }
 
 fn describe_identity(report: &mut CheckReport, owner: Owner, membership: &Membership) {
@@ -166,6 +172,25 @@ fn describe_slot(slot: &Slot) -> String {
          started {} times, {stop}",
         slot.state.term, slot.durable.index, slot.state.commit_index, slot.incarnation
     )
+}
+
+/// A snapshot, all of it. A damaged one is a problem even when an older one and the log make up for it.
+fn check_snapshot<D: Directory>(
+    directory: &mut D,
+    owner: Owner,
+    name: &str,
+    last: EntryId,
+    report: &mut CheckReport,
+) {
+    let path = directory.path(name);
+    let region = directory.open(name).map_err(open_error(path.clone()));
+    match region.and_then(|region| SnapshotFile::open(region, last, owner, path)) {
+        Ok(file) => {
+            let SnapshotMeta { last, bytes, .. } = file.meta();
+            report.note(format!("{name}: everything up to entry {}, {bytes} bytes", last.index));
+        }
+        Err(error) => report.blame(with_advice(error, "").to_string()),
+    }
 }
 
 /// A segment with a sound header.

@@ -6,13 +6,15 @@ use crate::raft::storage::{
     Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
 };
 use crate::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
-use crate::storage::directory::{Directory, io_error};
+use crate::storage::directory::{Directory, io_error, sync_names};
 use crate::storage::hard_state::{HARD_STATE_NAME, HardStateFile, Slot};
 use crate::storage::identity::Membership;
 use crate::storage::log::Log;
 use crate::storage::recovery::check_term;
 use crate::storage::scrub::Scrub;
 use crate::storage::set_aside::set_aside_names;
+use crate::storage::snapshot_draft::DraftCheck;
+use crate::storage::snapshots::Snapshots;
 use crate::storage::spare::SpareProgress;
 use crate::storage::stamp::{REPLACE, START_AGAIN, with_advice};
 use crate::util::mutation::mutant;
@@ -44,6 +46,7 @@ pub struct StorageOptions {
 #[derive(Debug)]
 pub struct LogStorage<D: Directory> {
     log: Log<D>,
+    snapshots: Snapshots<D::Region>,
     hard_state_file: HardStateFile<D::Region>,
     hard_state: HardState,
     standing: Standing,
@@ -62,6 +65,7 @@ impl<D: Directory> LogStorage<D> {
     /// Counts the start in the hard state, durably. With that, setting aside a damaged log is over.
     pub(crate) fn start(
         mut log: Log<D>,
+        snapshots: Snapshots<D::Region>,
         opened: Option<HardStateFile<D::Region>>,
         slot: Slot,
         incarnation: Incarnation,
@@ -85,6 +89,7 @@ impl<D: Directory> LogStorage<D> {
         };
         Ok(LogStorage {
             log,
+            snapshots,
             hard_state_file,
             hard_state: slot.state,
             standing: slot.standing,
@@ -165,7 +170,7 @@ impl<D: Directory> LogStorage<D> {
     /// # Errors
     /// [`StorageError::Damaged`] when something is not what was written.
     pub(crate) fn read_everything(&self) -> Result<(), StorageError> {
-        Scrub::start().advance(&self.log, &self.hard_state_file, usize::MAX)
+        Scrub::start().advance(&self.log, &self.snapshots, &self.hard_state_file, usize::MAX)
     }
 
     /// Removes one of the files that were set aside, and says whether there was one.
@@ -173,6 +178,17 @@ impl<D: Directory> LogStorage<D> {
         let Some(name) = self.set_aside.pop() else { return Ok(false) };
         let directory = self.log.directory_mut();
         directory.remove(&name).map_err(io_error("remove", directory.path(&name)))?;
+        Ok(true)
+    }
+
+    /// Removes the files that were set aside, when a full disk keeps the node from getting back what was in them, and
+    /// says whether there were any. Only a leader gives it anything: so the cluster works, and has all that counts.
+    fn give_space_back(&mut self) -> Result<bool, StorageError> {
+        if self.standing == Standing::Voter || self.set_aside.is_empty() {
+            return Ok(false);
+        }
+        while self.remove_set_aside()? {}
+        self.log.ask_for_space_again();
         Ok(true)
     }
 
@@ -185,7 +201,8 @@ impl<D: Directory> LogStorage<D> {
         if self.hard_state_file.slot().standing == Standing::Voter && self.remove_set_aside()? {
             return Ok(Housekeeping::More);
         }
-        self.scrub.advance(&self.log, &self.hard_state_file, budget.min(SCRUB_BYTES_PER_SECOND))?;
+        let budget = budget.min(SCRUB_BYTES_PER_SECOND);
+        self.scrub.advance(&self.log, &self.snapshots, &self.hard_state_file, budget)?;
         Ok(Housekeeping::Later)
     }
 
@@ -202,6 +219,78 @@ impl<D: Directory> LogStorage<D> {
     fn note_new_segment(&mut self) {
         let noted = self.hard_state_file.slot().durable.segment_seq;
         self.hard_state_dirty |= self.log.durable_mark().segment_seq != noted;
+    }
+
+    fn begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        Ok(self.try_to_begin_draft(last, bytes)?
+            || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?)
+    }
+
+    fn try_to_begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        // A log that does not have the entry will begin behind it. Better no draft than one that ends for want of space.
+        if !self.log.has(last) && !self.log.can_start_over()? {
+            self.snapshots.drop_draft(self.log.directory_mut())?;
+            return Ok(false);
+        }
+        self.snapshots.begin(self.log.directory_mut(), last, bytes)
+    }
+
+    fn finish_draft(
+        &mut self,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
+    ) -> Result<SnapshotProgress, StorageError> {
+        let owner = self.log.owner();
+        match self.snapshots.check(self.log.directory(), owner, expected, budget)? {
+            DraftCheck::More => Ok(SnapshotProgress::More),
+            DraftCheck::Damaged => {
+                self.snapshots.drop_draft(self.log.directory_mut())?;
+                Ok(SnapshotProgress::Damaged)
+            }
+            DraftCheck::Sound => self.install(expected.is_some()).map(SnapshotProgress::Done),
+        }
+    }
+
+    /// Makes the checked draft the newest snapshot, and has the log go on from it. Nothing is removed before the
+    /// snapshot is durable under its name.
+    fn install(&mut self, is_received: bool) -> Result<SnapshotMeta, StorageError> {
+        let meta = self.snapshots.draft_meta();
+        assert!(
+            meta.last.term <= self.hard_state.term,
+            "a snapshot of a term that the hard state does not know"
+        );
+        let mut keeps_log = self.log.has(meta.last);
+        assert!(keeps_log || is_received, "the node's own snapshot covers entries of its own log");
+        if mutant("install-keeps-log") {
+            keeps_log = self.log.last_index() >= meta.last.index;
+        }
+        if !mutant("snapshot-before-hard-state") {
+            self.write_hard_state()?;
+        }
+        if mutant("log-removed-before-snapshot") && keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+            sync_names(self.log.directory_mut())?;
+        }
+        if keeps_log {
+            self.log.sync()?;
+        }
+        let old = self.snapshots.publish(self.log.directory_mut())?;
+        if keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+        } else {
+            self.log.start_over(meta.last)?;
+            self.note_new_segment();
+        }
+        if let Some(old) = old {
+            let (last, size) = (old.meta().last, old.size());
+            drop(old);
+            self.snapshots.retire(self.log.directory_mut(), last, size)?;
+        }
+        // What is used again must not come back under its old name with its new content.
+        if !mutant("reused-before-renamed") {
+            sync_names(self.log.directory_mut())?;
+        }
+        Ok(meta)
     }
 
     fn replace_slot(&mut self, clean: bool) -> Result<(), StorageError> {
@@ -260,14 +349,7 @@ impl<D: Directory> Storage for LogStorage<D> {
             if storage.log.reserve(bytes, purpose)? {
                 return Ok(true);
             }
-            if storage.standing == Standing::Voter || storage.set_aside.is_empty() {
-                return Ok(false);
-            }
-            // A node that does not vote appends what a leader sends: the cluster works, and what it gives back needs
-            // the space of what is of no more use.
-            while storage.remove_set_aside()? {}
-            storage.log.ask_for_space_again();
-            storage.log.reserve(bytes, purpose)
+            Ok(storage.give_space_back()? && storage.log.reserve(bytes, purpose)?)
         })
     }
 
@@ -276,39 +358,39 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn log_bytes(&self) -> u64 {
-        0
+        self.log.bytes_behind(self.snapshots.last().index)
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {
-        None
+        self.snapshots.meta()
     }
 
-    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
-        todo!()
+    fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
+        self.snapshots.read(offset, len).map_err(|error| self.advise(error))
     }
 
-    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
-        todo!()
+    fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        self.attempt(|storage| storage.begin_draft(last, bytes))
     }
 
     fn snapshot_draft(&self) -> Option<SnapshotDraft> {
-        None
+        self.snapshots.draft()
     }
 
-    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
-        todo!()
+    fn append_snapshot(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.attempt(|storage| storage.snapshots.append(storage.log.directory(), bytes))
     }
 
     fn finish_snapshot(
         &mut self,
-        _expected: Option<SnapshotMeta>,
-        _budget: usize,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
     ) -> Result<SnapshotProgress, StorageError> {
-        todo!()
+        self.attempt(|storage| storage.finish_draft(expected, budget))
     }
 
     fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
-        Ok(())
+        self.attempt(|storage| storage.snapshots.drop_draft(storage.log.directory_mut()))
     }
 
     fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
@@ -316,7 +398,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn log_start(&self) -> EntryId {
-        self.log.snapshot()
+        self.log.start()
     }
 
     fn last_index(&self) -> Index {
@@ -349,6 +431,8 @@ impl<D: Directory> Storage for LogStorage<D> {
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
         let commit_index = self.hard_state.commit_index;
         assert!(last_kept >= commit_index, "entry {} is committed and must stay", last_kept.next());
+        let covered = self.snapshots.last().index;
+        assert!(last_kept >= covered, "entry {} is in a snapshot and must stay", last_kept.next());
         self.attempt(|storage| {
             storage.write_hard_state()?;
             storage.log.truncate_suffix(last_kept)?;

@@ -9,9 +9,13 @@ use crate::storage::identity::{create_identity, open_identity};
 use crate::storage::inventory::{Inventory, open_spares, remove_leftovers};
 use crate::storage::log::{Log, SegmentMaker};
 use crate::storage::log_storage::{LogStorage, StorageOptions};
-use crate::storage::recovery::{Expected, RecoveredLog, RecoveryReport, recover_log};
-use crate::storage::segment::{SEGMENT_HEADER_BYTES, segment_name};
+use crate::storage::recovery::{Expected, FoundLog, RecoveredLog, RecoveryReport, recover_log};
+use crate::storage::region::Region;
+use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, segment_name};
 use crate::storage::set_aside::set_aside;
+use crate::storage::snapshot::SnapshotFile;
+use crate::storage::snapshot_recovery::{FoundSnapshots, find_snapshot};
+use crate::storage::snapshots::Snapshots;
 use crate::storage::stamp::{REPLACE, with_advice};
 use crate::util::mutation::mutant;
 
@@ -66,18 +70,22 @@ impl<D: Directory> LogStorage<D> {
         };
         let recovered = match (recovered, &mut opened) {
             (Err(damage @ StorageError::Damaged { .. }), Some(hard_state)) if repair => {
-                drop(inventory.segments.drain(..));
                 start_over(&mut directory, &mut maker, hard_state, damage, &mut report)?
             }
             (recovered, _) => recovered.map_err(|error| with_advice(error, REPLACE))?,
         };
         let slot = opened.as_ref().map_or(slot, |file| *file.slot());
-        let spares = open_spares(&mut directory, &mut inventory, segment_bytes)?;
-        remove_leftovers(&mut directory, &inventory, &recovered, &mut report)?;
-        let mut log = Log::new(directory, maker, EntryId::default(), recovered);
-        spares.into_iter().for_each(|(name, region)| log.keep_spare(name, region));
-        Ok((LogStorage::start(log, opened, slot, incarnation, repair)?, report))
+        let (log, snapshots) = settle(directory, maker, inventory, recovered, &mut report)?;
+        Ok((LogStorage::start(log, snapshots, opened, slot, incarnation, repair)?, report))
     }
+}
+
+/// What is believed of the files.
+struct Recovered<R> {
+    log: RecoveredLog<R>,
+    snapshot: Option<SnapshotFile<R>>,
+    /// The last entries of snapshots that nothing needs.
+    old_snapshots: Vec<EntryId>,
 }
 
 /// Why there is no use in recovering the log: all of it is gone, or the last start had begun to set it aside.
@@ -87,7 +95,7 @@ fn interrupted_or_lost<D: Directory>(
     decision: DirectoryDecision,
 ) -> Option<StorageError> {
     let detail = if slot.setting_aside != 0 {
-        "an earlier start has set the log aside because of damage, and was cut short".to_owned()
+        "an earlier start began to set the log aside because of damage, and was cut short".to_owned()
     } else if let DirectoryDecision::Damaged(reason) = decision {
         format!("the file is missing; the working directory {reason}")
     } else {
@@ -104,34 +112,76 @@ fn start_over<D: Directory>(
     hard_state: &mut HardStateFile<D::Region>,
     damage: StorageError,
     report: &mut RecoveryReport,
-) -> Result<RecoveredLog<D::Region>, StorageError> {
+) -> Result<Recovered<D::Region>, StorageError> {
     let damage = with_advice(damage, "").to_string();
     let (done, newest) = set_aside(directory, hard_state, maker.incarnation, damage)?;
     report.set_aside = Some(done);
-    let first = maker.make_first(directory, newest + 1)?;
-    Ok(RecoveredLog { segments: vec![first], terms: Default::default(), void: Vec::new() })
+    Ok(Recovered::empty(maker.make_first(directory, newest + 1)?))
 }
 
-/// Recovers the log, or makes its first segment.
+impl<R: Region> Recovered<R> {
+    fn empty(first: Segment<R>) -> Recovered<R> {
+        Recovered { log: RecoveredLog::empty(first), snapshot: None, old_snapshots: Vec::new() }
+    }
+}
+
+/// Recovers snapshot and log, or makes the log's first segment.
 fn recover<D: Directory>(
     directory: &mut D,
     maker: &mut SegmentMaker,
     inventory: &mut Inventory<D::Region>,
     slot: &Slot,
     report: &mut RecoveryReport,
-) -> Result<RecoveredLog<D::Region>, StorageError> {
+) -> Result<Recovered<D::Region>, StorageError> {
     if let Some(damage) = inventory.unreadable.take() {
         return Err(damage);
     }
-    let found = std::mem::take(&mut inventory.segments);
-    if found.is_empty() {
-        let first = maker.make_first(directory, 1)?;
-        return Ok(RecoveredLog { segments: vec![first], terms: Default::default(), void: Vec::new() });
+    let segments = std::mem::take(&mut inventory.segments);
+    if segments.is_empty() {
+        return Ok(Recovered::empty(maker.make_first(directory, 1)?));
     }
-    let expected = Expected { snapshot: EntryId::default(), durable: slot.durable };
-    let recovered = recover_log(directory, maker.owner, found, expected, report)?;
-    report.segments = recovered.segments.len();
-    report.entries =
-        recovered.segments.iter().map(|segment| segment.next_index().0 - segment.header().base_index.0).sum();
-    Ok(recovered)
+    let found = FoundLog::read(directory, maker.owner, segments)?;
+    let lasts = std::mem::take(&mut inventory.snapshots);
+    let FoundSnapshots { newest, others, case } =
+        find_snapshot(directory, maker.owner, lasts, found.begins())?;
+    report.snapshot = newest.as_ref().map(|file| file.meta().last);
+    report.snapshot_case = Some(case).filter(|case| *case != "sound");
+    let expected = Expected { snapshot: report.snapshot, durable: slot.durable };
+    let log = recover_log(directory, found, expected, report)?;
+    Ok(Recovered { log, snapshot: newest, old_snapshots: others })
+}
+
+/// Removes what nothing needs, and takes what was found into use.
+fn settle<D: Directory>(
+    mut directory: D,
+    maker: SegmentMaker,
+    mut inventory: Inventory<D::Region>,
+    recovered: Recovered<D::Region>,
+    report: &mut RecoveryReport,
+) -> Result<(Log<D>, Snapshots<D::Region>), StorageError> {
+    let Recovered { log, snapshot, old_snapshots } = recovered;
+    let spares = open_spares(&mut directory, &mut inventory, maker.segment_bytes)?;
+    remove_leftovers(&mut directory, &inventory, &log.void, &old_snapshots, report)?;
+    let snapshots = Snapshots::new(&mut directory, snapshot, inventory.has_snapshot_temporary)?;
+    let starts_over = log.starts_over;
+    let mut log = Log::new(directory, maker, log);
+    spares.into_iter().for_each(|(name, region)| log.keep_spare(name, region));
+    finish_compaction(&mut log, snapshots.last(), starts_over)?;
+    report.segments = log.segments().len();
+    report.entries = log.last_index().0 - log.start().index.0;
+    Ok((log, snapshots))
+}
+
+/// Does what was left to do when a crash followed the publication of a snapshot.
+fn finish_compaction<D: Directory>(
+    log: &mut Log<D>,
+    covered: EntryId,
+    starts_over: bool,
+) -> Result<(), StorageError> {
+    if starts_over {
+        log.start_over(covered)?;
+    } else {
+        log.remove_covered(covered.index)?;
+    }
+    sync_names(log.directory_mut())
 }

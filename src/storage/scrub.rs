@@ -10,13 +10,15 @@
 
 use crate::limits::SCRUB_PAUSE_CALLS;
 use crate::raft::storage::StorageError;
-use crate::raft::types::Index;
+use crate::raft::types::{EntryId, Index};
 use crate::storage::directory::Directory;
 use crate::storage::hard_state::HardStateFile;
 use crate::storage::log::Log;
 use crate::storage::record::Probe;
 use crate::storage::region::Region;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, segment_name};
+use crate::storage::snapshot::chunk_bytes;
+use crate::storage::snapshots::Snapshots;
 use crate::util::mutation::mutant;
 
 /// How far the pass is.
@@ -26,8 +28,10 @@ pub(crate) enum Scrub {
     Segment { seq: u64 },
     /// Inside it: `next` is to be checked, and the record before it has this crc.
     Record { seq: u64, next: Index, last_crc: u32 },
-    /// At this byte of the snapshot whose last entry has this index.
-    Snapshot { last: Index, offset: u64 },
+    /// Before this byte of the content of the snapshot up to this entry.
+    Snapshot { last: EntryId, offset: u64 },
+    /// Before the hard state.
+    HardState,
     /// After a pass, with so many calls left until the next one.
     Rest { calls: u32 },
 }
@@ -45,6 +49,7 @@ impl Scrub {
     pub(crate) fn advance<D: Directory>(
         &mut self,
         log: &Log<D>,
+        snapshots: &Snapshots<D::Region>,
         hard_state: &HardStateFile<D::Region>,
         budget: usize,
     ) -> Result<(), StorageError> {
@@ -53,7 +58,12 @@ impl Scrub {
             let used = match *self {
                 Scrub::Segment { seq } => self.begin_segment(log, seq)?,
                 Scrub::Record { seq, next, last_crc } => self.read_record(log, seq, next, last_crc)?,
-                Scrub::Snapshot { last, offset } => self.read_chunk(log, hard_state, last, offset)?,
+                Scrub::Snapshot { last, offset } => self.read_chunk(snapshots, last, offset)?,
+                Scrub::HardState => {
+                    hard_state.check_copies()?;
+                    *self = Scrub::Rest { calls: SCRUB_PAUSE_CALLS };
+                    return Ok(());
+                }
                 Scrub::Rest { calls: 0 } => {
                     *self = Scrub::start();
                     return Ok(());
@@ -71,7 +81,7 @@ impl Scrub {
     /// Checks the header of the first segment from `seq` on. Returns the bytes read.
     fn begin_segment<D: Directory>(&mut self, log: &Log<D>, seq: u64) -> Result<usize, StorageError> {
         let Some(segment) = segment_from(log, seq) else {
-            *self = Scrub::Snapshot { last: Index(0), offset: 0 };
+            *self = Scrub::Snapshot { last: EntryId::default(), offset: 0 };
             return Ok(0);
         };
         let header = *segment.header();
@@ -113,16 +123,26 @@ impl Scrub {
         }
     }
 
-    fn read_chunk<D: Directory>(
+    /// Checks one chunk of the newest snapshot; the first one of it when there is a newer one than before.
+    fn read_chunk<R: Region>(
         &mut self,
-        _log: &Log<D>,
-        hard_state: &HardStateFile<D::Region>,
-        _last: Index,
-        _offset: u64,
+        snapshots: &Snapshots<R>,
+        last: EntryId,
+        offset: u64,
     ) -> Result<usize, StorageError> {
-        hard_state.check_copies()?;
-        *self = Scrub::Rest { calls: SCRUB_PAUSE_CALLS };
-        Ok(SEGMENT_HEADER_BYTES)
+        let Some(meta) = snapshots.meta() else {
+            *self = Scrub::HardState;
+            return Ok(0);
+        };
+        let offset = if meta.last == last { offset } else { 0 };
+        if offset >= meta.bytes {
+            *self = Scrub::HardState;
+            return Ok(0);
+        }
+        let len = chunk_bytes(offset, meta.bytes);
+        snapshots.read(offset, len)?;
+        *self = Scrub::Snapshot { last: meta.last, offset: offset + len as u64 };
+        Ok(len)
     }
 }
 

@@ -268,6 +268,32 @@ impl<R: Region> Segment<R> {
         }
     }
 
+    /// Bytes of the records of entries up to `last`.
+    pub(crate) fn bytes_up_to(&self, last: Index) -> usize {
+        let end = if last.next() >= self.next_index() {
+            self.end
+        } else if last < self.header.base_index {
+            SEGMENT_HEADER_BYTES
+        } else {
+            self.offset(last.next())
+        };
+        end - SEGMENT_HEADER_BYTES
+    }
+
+    /// Bytes of space that the records of entries behind `covered` take: those of a sealed segment without any other
+    /// entry count as the whole file.
+    pub(crate) fn bytes_behind(&self, covered: Index, is_sealed: bool) -> usize {
+        if is_sealed && self.header.base_index > covered {
+            return self.region.size();
+        }
+        self.end - SEGMENT_HEADER_BYTES - self.bytes_up_to(covered)
+    }
+
+    /// The file's size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.region.size()
+    }
+
     /// The crc of the written record of `index`, `None` when it is damaged.
     pub(crate) fn checked_crc(&self, index: Index) -> Option<u32> {
         match self.probe(self.offset(index)) {

@@ -18,7 +18,9 @@ use crate::raft::storage::StorageError;
 use crate::raft::types::{HardState, Incarnation, Index, Standing};
 use crate::storage::directory::{Directory, io_error, sync_names};
 use crate::storage::hard_state::{DurableMark, HardStateFile, Slot};
+use crate::storage::region::Region;
 use crate::storage::segment::parse_segment_name;
+use crate::storage::snapshot::parse_snapshot_name;
 use crate::util::mutation::mutant;
 
 const PREFIX: &str = "damaged-";
@@ -40,9 +42,9 @@ pub(crate) fn parse_set_aside_name(name: &str) -> Option<(u64, &str)> {
     Some((number.parse().ok()?, old)).filter(|(_, old)| belongs_to_the_log(old))
 }
 
-/// Whether a file is set aside with the log. Names that only resemble those of segments are left alone.
+/// Whether a file is set aside: a segment or a snapshot. Names that only resemble theirs are left alone.
 fn belongs_to_the_log(name: &str) -> bool {
-    matches!(parse_segment_name(name), Some(Ok(_)))
+    matches!(parse_segment_name(name), Some(Ok(_))) || matches!(parse_snapshot_name(name), Some(Ok(_)))
 }
 
 /// The names of all files that were set aside at some time.
@@ -90,7 +92,7 @@ pub(crate) fn set_aside<D: Directory>(
 }
 
 /// Notes durably that this node recovers, and that the files are being moved.
-fn announce<R: crate::storage::region::Region>(
+fn announce<R: Region>(
     hard_state: &mut HardStateFile<R>,
     names: &[String],
     incarnation: Incarnation,

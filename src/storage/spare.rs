@@ -311,7 +311,7 @@ fn remove<D: Directory>(directory: &mut D, name: &str) -> Result<(), StorageErro
     directory.remove(name).map_err(io_error("remove", directory.path(name)))
 }
 
-/// Whether an error says that there is no space.
+/// Whether there was no space, or no more of it for this user.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
