@@ -15,7 +15,7 @@ use crate::replica::leadership::Leadership;
 use crate::replica::lives::{Life, Lives};
 use crate::replica::reads::{Reads, before_first_context};
 use crate::replica::restore::restore;
-use crate::replica::snapshots::Snapshots;
+use crate::replica::snapshots::{Snapshots, Traffic};
 use crate::replica::writes::Writes;
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
@@ -318,15 +318,22 @@ impl<S: Storage> Replica<S> {
     /// # Errors
     /// When the storage fails.
     pub fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
-        let is_sending = self.raft.is_sending_snapshot();
-        self.snapshots.keep_house(&mut self.store, self.raft.storage_mut(), is_sending, budget)
+        let traffic = self.snapshot_traffic();
+        self.snapshots.keep_house(&mut self.store, self.raft.storage_mut(), traffic, budget)
     }
 
     /// Bytes of work on the snapshot in the making that are owed because the log grew: to be paid by
     /// [`Replica::keep_house`] even when there is no time. One slice when a snapshot is due, 0 when none is.
     #[must_use]
     pub fn snapshot_debt(&self) -> usize {
-        self.snapshots.debt(&self.store, self.raft.storage(), self.raft.is_sending_snapshot())
+        self.snapshots.debt(&self.store, self.raft.storage(), self.snapshot_traffic())
+    }
+
+    fn snapshot_traffic(&self) -> Traffic {
+        Traffic {
+            is_sending: self.raft.is_sending_snapshot(),
+            is_receiving: self.raft.is_receiving_snapshot(),
+        }
     }
 
     /// Lets the storage do its housekeeping between turns, when there is time for it. The protocol's data must stay

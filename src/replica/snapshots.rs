@@ -19,6 +19,15 @@ use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotProgress, Storag
 use crate::raft::types::EntryId;
 use crate::util::mutation::mutant;
 
+/// Snapshots that are on their way between this node and others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    /// A peer is being sent the newest one.
+    pub(crate) is_sending: bool,
+    /// A leader's is coming in.
+    pub(crate) is_receiving: bool,
+}
+
 /// The snapshots of one node.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
@@ -82,14 +91,12 @@ impl Snapshots {
         *self = Snapshots::new(self.log_bytes_min);
     }
 
-    /// Bytes of work that are owed because the log grew. `is_sending`: a peer is being sent the newest snapshot.
-    pub(crate) fn debt(&self, store: &Store, storage: &impl Storage, is_sending: bool) -> usize {
+    /// Bytes of work that are owed because the log grew.
+    pub(crate) fn debt(&self, store: &Store, storage: &impl Storage, traffic: Traffic) -> usize {
         let log_bytes = storage.log_bytes();
         match &self.making {
             Some(making) => usize::try_from(making.owed(log_bytes)).unwrap_or(usize::MAX),
-            None if self.may_try(log_bytes) && self.is_due(store, storage, is_sending) => {
-                SNAPSHOT_SLICE_BYTES
-            }
+            None if self.may_try(log_bytes) && self.is_due(store, storage, traffic) => SNAPSHOT_SLICE_BYTES,
             None => 0,
         }
     }
@@ -99,13 +106,13 @@ impl Snapshots {
         &mut self,
         store: &mut Store,
         storage: &mut S,
-        is_sending: bool,
+        traffic: Traffic,
         budget: usize,
     ) -> Result<Housekeeping, StorageError> {
-        self.forget_lost(store, storage);
+        self.forget_lost(store, storage, traffic);
         if self.making.is_none() {
             let may_try = std::mem::take(&mut self.paused) || self.may_try(storage.log_bytes());
-            if may_try && self.is_due(store, storage, is_sending) {
+            if may_try && self.is_due(store, storage, traffic) {
                 self.begin(store, storage)?;
             }
         }
@@ -124,9 +131,10 @@ impl Snapshots {
     }
 
     /// The leader's snapshot has taken the place of this node's draft.
-    fn forget_lost(&mut self, store: &mut Store, storage: &impl Storage) {
+    fn forget_lost(&mut self, store: &mut Store, storage: &impl Storage, traffic: Traffic) {
         let draft = storage.snapshot_draft();
-        if self.making.take_if(|making| draft != Some(making.draft)).is_some() {
+        let is_lost = |making: &mut Making| traffic.is_receiving || draft != Some(making.draft);
+        if self.making.take_if(is_lost).is_some() {
             store.abandon_snapshot();
         }
     }
@@ -135,21 +143,19 @@ impl Snapshots {
         self.failed_at.is_none_or(|failed_at| log_bytes >= failed_at.saturating_add(SNAPSHOT_RETRY_LOG_BYTES))
     }
 
-    fn is_due(&self, store: &Store, storage: &impl Storage, is_sending: bool) -> bool {
+    fn is_due(&self, store: &Store, storage: &impl Storage, traffic: Traffic) -> bool {
         let newest = storage.snapshot().unwrap_or_default();
-        if store.applied_index() <= newest.last.index {
+        if traffic.is_receiving || store.applied_index() <= newest.last.index {
             return false;
         }
         let bytes = store.snapshot_bytes();
         let share = self.log_bytes_min.max(bytes / SNAPSHOT_DATA_BYTES_PER_LOG_BYTE);
-        // A peer that is being sent the newest one, or a draft of the leader's that is coming in, has the right of way;
-        // but not forever.
-        let gives_way = is_sending || storage.snapshot_draft().is_some();
-        let patience = if gives_way { share / 2 } else { 0 };
+        // A peer that is being sent the newest one would have to start over. It has the right of way, but not forever.
+        let patience = if traffic.is_sending { share / 2 } else { 0 };
         // The log may also hold much that is not committed. A snapshot that covers next to nothing is no help.
-        let is_long = storage.log_bytes() >= share + patience && self.applied_bytes >= share / 4;
-        let is_oversized = newest.bytes > bytes + bytes / 2 + self.log_bytes_min;
-        is_long || (is_oversized && !gives_way)
+        let is_long = storage.log_bytes() >= share.saturating_add(patience) && self.applied_bytes >= share / 4;
+        let is_oversized = newest.bytes > (bytes + bytes / 2).saturating_add(self.log_bytes_min);
+        is_long || (is_oversized && !traffic.is_sending)
     }
 
     fn begin<S: Storage>(&mut self, store: &mut Store, storage: &mut S) -> Result<(), StorageError> {
