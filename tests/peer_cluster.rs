@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use keva::config::Config;
-use keva::net::event_loop::{Housekeeping, Listeners, NodeSetup, RunError, run};
+use keva::net::event_loop::{Listeners, NodeSetup, RunError, run};
 use keva::raft::storage::Storage;
 use keva::raft::types::{HardState, Incarnation, Index};
 use support::memory_storage::MemoryStorage;
@@ -45,10 +45,11 @@ fn run_node<S: Storage>(config: &Config, position: usize, storage: S) -> Result<
         listeners: Listeners::bind(node).unwrap(),
         storage,
         incarnation: Incarnation(1),
+        disk_id: position as u64,
         cluster_id: 7,
         seed: position as u64,
     };
-    run(setup, |_| Ok(Housekeeping::Done))
+    run(setup)
 }
 
 /// One request on a connection of its own: the status and the body.

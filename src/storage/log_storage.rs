@@ -1,29 +1,24 @@
 //! A node's storage in one piece: working directory, hard state and log.
 
+use crate::limits::SCRUB_BYTES_PER_SECOND;
 use crate::raft::entry::Entry;
 use crate::raft::storage::{
     Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
 };
 use crate::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
-use crate::storage::cases::{DIRECTORY_CASES, DirectoryDecision, find_case};
 use crate::storage::directory::{Directory, io_error, sync_names};
-use crate::storage::hard_state::{HARD_STATE_NAME, HARD_STATE_TEMPORARY, HardStateFile, Slot};
-use crate::storage::identity::{
-    IDENTITY_NAME, IDENTITY_TEMPORARY, Membership, create_identity, open_identity,
-};
-use crate::storage::log::{LARGE_SEGMENT_TEMPORARY, Log, SegmentMaker};
-use crate::storage::recovery::{
-    Expected, FoundSegment, RecoveredLog, RecoveryReport, check_term, recover_log,
-};
-use crate::storage::region::Region;
-use crate::storage::segment::{SEGMENT_HEADER_BYTES, parse_segment_name, segment_name};
-use crate::storage::spare::{SPARE_NAME, SpareProgress};
+use crate::storage::hard_state::{HARD_STATE_NAME, HardStateFile, Slot};
+use crate::storage::identity::Membership;
+use crate::storage::log::Log;
+use crate::storage::recovery::check_term;
+use crate::storage::scrub::Scrub;
+use crate::storage::set_aside::set_aside_names;
+use crate::storage::snapshot_draft::DraftCheck;
+use crate::storage::snapshots::Snapshots;
+use crate::storage::spare::SpareProgress;
+use crate::storage::stamp::{REPLACE, START_AGAIN, with_advice};
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
-
-/// Names of files that are not whole yet. What a crash left of them is worth nothing.
-const TEMPORARIES: [&str; 4] =
-    [IDENTITY_TEMPORARY, HARD_STATE_TEMPORARY, SPARE_NAME, LARGE_SEGMENT_TEMPORARY];
 
 /// What [`LogStorage::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -33,6 +28,12 @@ pub struct StorageOptions {
     /// Size of a usual segment in bytes: [`SEGMENT_BYTES`](crate::limits::SEGMENT_BYTES), less in tests. A multiple of
     /// 4096, at least 8192.
     pub segment_bytes: usize,
+    /// Bytes of entries under the newest snapshot that stay in the log, for peers that are a little behind:
+    /// [`LOG_MARGIN_BYTES`](crate::limits::LOG_MARGIN_BYTES), less in tests. Whole segments go, so more may stay.
+    pub log_margin_bytes: u64,
+    /// Whether other nodes have what this one may lose. If so, a damaged log is set aside, and the node gets it back
+    /// from them; if not, it refuses to start.
+    pub repair: bool,
     /// For salts and ids. Seeded by the operating system in production: a salt that is drawn twice could bring removed
     /// entries back.
     pub rng: Rng,
@@ -45,114 +46,36 @@ pub struct StorageOptions {
 #[derive(Debug)]
 pub struct LogStorage<D: Directory> {
     log: Log<D>,
+    snapshots: Snapshots<D::Region>,
     hard_state_file: HardStateFile<D::Region>,
     hard_state: HardState,
+    standing: Standing,
+    /// What is written of both is older.
     hard_state_dirty: bool,
+    scrub: Scrub,
+    /// Names of the files that were set aside.
+    set_aside: Vec<String>,
+    /// See [`StorageOptions::repair`].
+    repair: bool,
     /// A write or sync failed: what the disk holds is unknown from then on.
     failed: bool,
 }
 
-/// What lies in the working directory.
-struct Inventory<R> {
-    has_identity: bool,
-    has_hard_state: bool,
-    segments: Vec<FoundSegment<R>>,
-    temporaries: Vec<&'static str>,
-}
-
-impl<R: Region> Inventory<R> {
-    fn take<D: Directory<Region = R>>(directory: &mut D) -> Result<Inventory<R>, StorageError> {
-        let names = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-        let has = |name: &str| names.iter().any(|found| found == name);
-        Ok(Inventory {
-            has_identity: has(IDENTITY_NAME),
-            has_hard_state: has(HARD_STATE_NAME),
-            segments: open_segments(directory, &names)?,
-            temporaries: TEMPORARIES.into_iter().filter(|name| has(name)).collect(),
-        })
-    }
-
-    /// Whether there is more than an empty first segment.
-    fn has_records(&self) -> bool {
-        match self.segments.as_slice() {
-            [] => false,
-            [only] => {
-                let records = only.region.size().saturating_sub(SEGMENT_HEADER_BYTES);
-                only.seq != 1
-                    || only.region.read(only.region.size() - records, records).iter().any(|byte| *byte != 0)
-            }
-            _ => true,
-        }
-    }
-
-    fn decide<D: Directory>(&self, directory: &D) -> Result<DirectoryDecision, StorageError> {
-        let facts = [self.has_identity, self.has_hard_state, !self.segments.is_empty(), self.has_records()];
-        match find_case(&DIRECTORY_CASES, facts).decision {
-            DirectoryDecision::Refuse(reason) => {
-                Err(StorageError::Refused(format!("the working directory {} {reason}", directory.path(""))))
-            }
-            decision => Ok(decision),
-        }
-    }
-}
-
 impl<D: Directory> LogStorage<D> {
-    /// Opens the storage in `directory`: makes it at the first start, recovers it at every other. Counts the start.
-    /// Everything that the storage shows afterwards is durable.
-    ///
-    /// # Errors
-    /// [`StorageError::Refused`] when the files are not this node's, or a newer Keva's;
-    /// [`StorageError::Damaged`] when something is lost that was durable; [`StorageError::Io`] when the disk fails.
-    ///
-    /// # Panics
-    /// When `segment_bytes` is out of range.
-    pub fn open(
-        mut directory: D,
-        options: StorageOptions,
-    ) -> Result<(LogStorage<D>, RecoveryReport), StorageError> {
-        let StorageOptions { membership, segment_bytes, mut rng } = options;
-        let whole =
-            segment_bytes.is_multiple_of(SEGMENT_HEADER_BYTES) && segment_bytes >= 2 * SEGMENT_HEADER_BYTES;
-        assert!(whole, "a segment is whole blocks, at least two, not {segment_bytes} bytes");
-        let mut inventory = Inventory::take(&mut directory)?;
-        let first_start = inventory.decide(&directory)? == DirectoryDecision::Start;
-        let mut report = RecoveryReport { first_start, ..RecoveryReport::default() };
-        // A name that is seen may still not be durable, if the last run ended between the two.
-        sync_names(&mut directory)?;
-        let owner = if inventory.has_identity {
-            open_identity(&mut directory, &membership)?
-        } else {
-            create_identity(&mut directory, &membership, &mut rng)?
-        };
-        let mut opened = None;
-        if inventory.has_hard_state {
-            let (file, case) = HardStateFile::open(&mut directory, owner)?;
-            report.hard_state = Some(case).filter(|case| *case != "both slots");
-            opened = Some(file);
-        }
-        let slot = opened.as_ref().map_or_else(Slot::default, |file| *file.slot());
-        report.clean = slot.clean;
-        let mut incarnation = Incarnation(slot.incarnation.0 + 1);
-        if mutant("start-not-counted") {
-            incarnation = slot.incarnation.max(Incarnation(1));
-        }
-        let mut maker = SegmentMaker { owner, incarnation, segment_bytes, rng };
-        let recovered = recover(&mut directory, &mut maker, &mut inventory, &slot, &mut report)?;
-        remove_leftovers(&mut directory, &inventory, &recovered, &mut report)?;
-        let log = Log::new(directory, maker, EntryId::default(), recovered);
-        Ok((LogStorage::start(log, opened, slot, incarnation)?, report))
-    }
-
-    /// Counts the start in the hard state, durably.
-    fn start(
+    /// Counts the start in the hard state, durably. With that, setting aside a damaged log is over.
+    pub(crate) fn start(
         mut log: Log<D>,
+        snapshots: Snapshots<D::Region>,
         opened: Option<HardStateFile<D::Region>>,
         slot: Slot,
         incarnation: Incarnation,
+        repair: bool,
     ) -> Result<LogStorage<D>, StorageError> {
         let last_term = log.term(log.last_index()).expect("the last term is known");
         check_term(slot.state.term, last_term, log.directory().path(HARD_STATE_NAME))?;
-        let slot = Slot { incarnation, durable: log.durable_mark(), clean: false, ..slot };
+        let names =
+            log.directory().list().map_err(io_error("list the files in", log.directory().path("")))?;
+        let slot = Slot { incarnation, durable: log.durable_mark(), clean: false, setting_aside: 0, ..slot };
         let hard_state_file = match opened {
             Some(mut file) => {
                 file.replace(slot)?;
@@ -166,9 +89,14 @@ impl<D: Directory> LogStorage<D> {
         };
         Ok(LogStorage {
             log,
+            snapshots,
             hard_state_file,
             hard_state: slot.state,
+            standing: slot.standing,
             hard_state_dirty: false,
+            scrub: Scrub::start(),
+            set_aside: set_aside_names(&names),
+            repair,
             failed: false,
         })
     }
@@ -192,15 +120,14 @@ impl<D: Directory> LogStorage<D> {
     }
 
     /// Bytes of records (an entry and at most 31 bytes) that can be appended without asking the file system for space.
-    /// When this is less than what waits to be written and [`LogStorage::prepare_spare`] says that the disk is full,
-    /// refuse writes: an append without space is an error that stops the process.
+    /// An append without space is an error that stops the process: see [`Storage::reserve`].
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.log.free_bytes()
     }
 
     /// Works for about `budget` bytes on the file of the next segment, so that beginning that segment costs a few
-    /// syncs and not the time to make a file. To be called in turns that have time, until it says that it is ready.
+    /// syncs and not the time to make a file. A part of [`Storage::keep_house`].
     ///
     /// # Errors
     /// When the disk fails.
@@ -228,9 +155,55 @@ impl<D: Directory> LogStorage<D> {
         action: impl FnOnce(&mut Self) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         assert!(!self.failed, "after a failed write or sync the process stops; nothing else is written");
-        let result = action(self);
+        let result = action(self).map_err(|error| self.advise(error));
         self.failed = result.is_err();
         result
+    }
+
+    /// Adds to an error of a running node what to do about it.
+    fn advise(&self, error: StorageError) -> StorageError {
+        with_advice(error, if self.repair { START_AGAIN } else { REPLACE })
+    }
+
+    /// Reads everything once.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when something is not what was written.
+    pub(crate) fn read_everything(&self) -> Result<(), StorageError> {
+        Scrub::start().advance(&self.log, &self.snapshots, &self.hard_state_file, usize::MAX)
+    }
+
+    /// Removes one of the files that were set aside, and says whether there was one.
+    fn remove_set_aside(&mut self) -> Result<bool, StorageError> {
+        let Some(name) = self.set_aside.pop() else { return Ok(false) };
+        let directory = self.log.directory_mut();
+        directory.remove(&name).map_err(io_error("remove", directory.path(&name)))?;
+        Ok(true)
+    }
+
+    /// Removes the files that were set aside, when a full disk keeps the node from getting back what was in them, and
+    /// says whether there were any. Only a leader gives it anything: so the cluster works, and has all that counts.
+    fn give_space_back(&mut self) -> Result<bool, StorageError> {
+        if self.standing == Standing::Voter || self.set_aside.is_empty() {
+            return Ok(false);
+        }
+        while self.remove_set_aside()? {}
+        self.log.ask_for_space_again();
+        Ok(true)
+    }
+
+    /// The work of [`Storage::keep_house`].
+    fn keep_house_once(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
+        if self.log.prepare_spare(budget)? == SpareProgress::Filling {
+            return Ok(Housekeeping::More);
+        }
+        // The cluster has given back all that it had of the node.
+        if self.hard_state_file.slot().standing == Standing::Voter && self.remove_set_aside()? {
+            return Ok(Housekeeping::More);
+        }
+        let budget = budget.min(SCRUB_BYTES_PER_SECOND);
+        self.scrub.advance(&self.log, &self.snapshots, &self.hard_state_file, budget)?;
+        Ok(Housekeeping::Later)
     }
 
     fn write_hard_state(&mut self) -> Result<(), StorageError> {
@@ -248,83 +221,86 @@ impl<D: Directory> LogStorage<D> {
         self.hard_state_dirty |= self.log.durable_mark().segment_seq != noted;
     }
 
+    fn begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        Ok(self.try_to_begin_draft(last, bytes)?
+            || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?)
+    }
+
+    fn try_to_begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        // A log that does not have the entry will begin behind it. Better no draft than one that ends for want of space.
+        if !self.log.has(last) && !self.log.can_start_over()? {
+            self.snapshots.drop_draft(self.log.directory_mut())?;
+            return Ok(false);
+        }
+        self.snapshots.begin(self.log.directory_mut(), last, bytes)
+    }
+
+    fn finish_draft(
+        &mut self,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
+    ) -> Result<SnapshotProgress, StorageError> {
+        let owner = self.log.owner();
+        match self.snapshots.check(self.log.directory(), owner, expected, budget)? {
+            DraftCheck::More => Ok(SnapshotProgress::More),
+            DraftCheck::Damaged => {
+                self.snapshots.drop_draft(self.log.directory_mut())?;
+                Ok(SnapshotProgress::Damaged)
+            }
+            DraftCheck::Sound => self.install(expected.is_some()).map(SnapshotProgress::Done),
+        }
+    }
+
+    /// Makes the checked draft the newest snapshot, and has the log go on from it. Nothing is removed before the
+    /// snapshot is durable under its name.
+    fn install(&mut self, is_received: bool) -> Result<SnapshotMeta, StorageError> {
+        let meta = self.snapshots.draft_meta();
+        assert!(
+            meta.last.term <= self.hard_state.term,
+            "a snapshot of a term that the hard state does not know"
+        );
+        let mut keeps_log = self.log.has(meta.last);
+        assert!(keeps_log || is_received, "the node's own snapshot covers entries of its own log");
+        if mutant("install-keeps-log") {
+            keeps_log = self.log.last_index() >= meta.last.index;
+        }
+        if !mutant("snapshot-before-hard-state") {
+            self.write_hard_state()?;
+        }
+        if mutant("log-removed-before-snapshot") && keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+            sync_names(self.log.directory_mut())?;
+        }
+        if keeps_log {
+            self.log.sync()?;
+        }
+        let old = self.snapshots.publish(self.log.directory_mut())?;
+        if keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+        } else {
+            self.log.start_over(meta.last)?;
+            self.note_new_segment();
+        }
+        if let Some(old) = old {
+            let (last, size) = (old.meta().last, old.size());
+            drop(old);
+            self.snapshots.retire(self.log.directory_mut(), last, size)?;
+        }
+        // What is used again must not come back under its old name with its new content.
+        if !mutant("reused-before-renamed") {
+            sync_names(self.log.directory_mut())?;
+        }
+        Ok(meta)
+    }
+
     fn replace_slot(&mut self, clean: bool) -> Result<(), StorageError> {
         let durable = self.log.durable_mark();
         // The commit index on disk promises that the log reaches it.
         let commit_index = self.hard_state.commit_index.min(durable.index);
         let state = HardState { commit_index, ..self.hard_state };
-        let slot = Slot { state, durable, clean, ..*self.hard_state_file.slot() };
+        let slot = Slot { state, durable, clean, standing: self.standing, ..*self.hard_state_file.slot() };
         self.hard_state_file.replace(slot)
     }
-}
-
-/// Opens all segments. Only the newest can be written: recovery changes nothing in the others, and a long log must not
-/// need a descriptor for each of them, not even while it is opened.
-fn open_segments<D: Directory>(
-    directory: &mut D,
-    names: &[String],
-) -> Result<Vec<FoundSegment<D::Region>>, StorageError> {
-    let mut numbered = Vec::new();
-    for name in names {
-        let Some(seq) = parse_segment_name(name) else { continue };
-        let seq = seq.map_err(|()| {
-            StorageError::Refused(format!(
-                "{} is not a name that Keva gives: move the file out of the directory",
-                directory.path(name)
-            ))
-        })?;
-        numbered.push((seq, name));
-    }
-    let newest = numbered.iter().map(|(seq, _)| *seq).max();
-    let mut segments = Vec::new();
-    for (seq, name) in numbered {
-        let mut region = directory.open(name).map_err(io_error("open", directory.path(name)))?;
-        if Some(seq) != newest {
-            region.seal();
-        }
-        segments.push(FoundSegment { seq, region });
-    }
-    Ok(segments)
-}
-
-/// Recovers the log, or makes its first segment.
-fn recover<D: Directory>(
-    directory: &mut D,
-    maker: &mut SegmentMaker,
-    inventory: &mut Inventory<D::Region>,
-    slot: &Slot,
-    report: &mut RecoveryReport,
-) -> Result<RecoveredLog<D::Region>, StorageError> {
-    let found = std::mem::take(&mut inventory.segments);
-    if found.is_empty() {
-        let first = maker.make_first(directory)?;
-        return Ok(RecoveredLog { segments: vec![first], terms: Default::default(), void: Vec::new() });
-    }
-    let expected = Expected { snapshot: EntryId::default(), durable: slot.durable };
-    let recovered = recover_log(directory, maker.owner, found, expected, report)?;
-    report.segments = recovered.segments.len();
-    report.entries =
-        recovered.segments.iter().map(|segment| segment.next_index().0 - segment.header().base_index.0).sum();
-    Ok(recovered)
-}
-
-/// Removes what nothing needs. Only when all that is needed has been found.
-fn remove_leftovers<D: Directory>(
-    directory: &mut D,
-    inventory: &Inventory<D::Region>,
-    recovered: &RecoveredLog<D::Region>,
-    report: &mut RecoveryReport,
-) -> Result<(), StorageError> {
-    let void = recovered.void.iter().map(|seq| segment_name(*seq));
-    // Making what was missing has used up some of the temporary files.
-    let present = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-    let temporaries =
-        inventory.temporaries.iter().map(ToString::to_string).filter(|name| present.contains(name));
-    for name in void.chain(temporaries) {
-        directory.remove(&name).map_err(io_error("remove", directory.path(&name)))?;
-        report.removed.push(name);
-    }
-    Ok(())
 }
 
 impl<D: Directory> Storage for LogStorage<D> {
@@ -340,71 +316,89 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn standing(&self) -> Standing {
-        Standing::Voter
+        self.standing
     }
 
-    fn set_standing(&mut self, _standing: Standing) -> Result<(), StorageError> {
-        todo!()
+    fn set_standing(&mut self, standing: Standing) -> Result<(), StorageError> {
+        assert!(!self.failed, "after a failed write or sync the process stops; nothing else is written");
+        self.standing = standing;
+        self.hard_state_dirty = true;
+        Ok(())
     }
 
     fn incarnation(&self) -> Incarnation {
         self.hard_state_file.slot().incarnation
     }
 
-    fn raise_incarnation(&mut self, _incarnation: Incarnation) -> Result<(), StorageError> {
-        todo!()
+    fn raise_incarnation(&mut self, incarnation: Incarnation) -> Result<(), StorageError> {
+        if incarnation <= self.hard_state_file.slot().incarnation {
+            return Ok(());
+        }
+        self.attempt(|storage| {
+            // What was written in this turn comes first, as always.
+            storage.write_hard_state()?;
+            let slot = Slot { incarnation, ..*storage.hard_state_file.slot() };
+            storage.hard_state_file.replace(slot)?;
+            storage.log.set_incarnation(incarnation);
+            Ok(())
+        })
     }
 
-    fn reserve(&mut self, _bytes: usize, _purpose: Purpose) -> Result<bool, StorageError> {
-        Ok(true)
+    fn reserve(&mut self, bytes: usize, purpose: Purpose) -> Result<bool, StorageError> {
+        self.attempt(|storage| {
+            if storage.log.reserve(bytes, purpose)? {
+                return Ok(true);
+            }
+            Ok(storage.give_space_back()? && storage.log.reserve(bytes, purpose)?)
+        })
     }
 
     fn is_full(&self) -> bool {
-        false
+        self.log.is_full()
     }
 
     fn log_bytes(&self) -> u64 {
-        0
+        self.log.bytes_behind(self.snapshots.last().index)
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {
-        None
+        self.snapshots.meta()
     }
 
-    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
-        todo!()
+    fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
+        self.snapshots.read(offset, len).map_err(|error| self.advise(error))
     }
 
-    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
-        todo!()
+    fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        self.attempt(|storage| storage.begin_draft(last, bytes))
     }
 
     fn snapshot_draft(&self) -> Option<SnapshotDraft> {
-        None
+        self.snapshots.draft()
     }
 
-    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
-        todo!()
+    fn append_snapshot(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.attempt(|storage| storage.snapshots.append(storage.log.directory(), bytes))
     }
 
     fn finish_snapshot(
         &mut self,
-        _expected: Option<SnapshotMeta>,
-        _budget: usize,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
     ) -> Result<SnapshotProgress, StorageError> {
-        todo!()
+        self.attempt(|storage| storage.finish_draft(expected, budget))
     }
 
     fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
-        Ok(())
+        self.attempt(|storage| storage.snapshots.drop_draft(storage.log.directory_mut()))
     }
 
-    fn keep_house(&mut self, _budget: usize) -> Result<Housekeeping, StorageError> {
-        Ok(Housekeeping::Done)
+    fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
+        self.attempt(|storage| storage.keep_house_once(budget))
     }
 
     fn log_start(&self) -> EntryId {
-        self.log.snapshot()
+        self.log.start()
     }
 
     fn last_index(&self) -> Index {
@@ -416,7 +410,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn entry(&self, index: Index) -> Result<Entry<'_>, StorageError> {
-        self.log.entry(index)
+        self.log.entry(index).map_err(|error| self.advise(error))
     }
 
     fn append(&mut self, entry: Entry<'_>) -> Result<(), StorageError> {
@@ -437,6 +431,8 @@ impl<D: Directory> Storage for LogStorage<D> {
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
         let commit_index = self.hard_state.commit_index;
         assert!(last_kept >= commit_index, "entry {} is committed and must stay", last_kept.next());
+        let covered = self.snapshots.last().index;
+        assert!(last_kept >= covered, "entry {} is in a snapshot and must stay", last_kept.next());
         self.attempt(|storage| {
             storage.write_hard_state()?;
             storage.log.truncate_suffix(last_kept)?;
