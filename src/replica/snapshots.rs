@@ -153,7 +153,8 @@ impl Snapshots {
         // A peer that is being sent the newest one would have to start over. It has the right of way, but not forever.
         let patience = if traffic.is_sending { share / 2 } else { 0 };
         // The log may also hold much that is not committed. A snapshot that covers next to nothing is no help.
-        let is_long = storage.log_bytes() >= share.saturating_add(patience) && self.applied_bytes >= share / 4;
+        let is_long =
+            storage.log_bytes() >= share.saturating_add(patience) && self.applied_bytes >= share / 4;
         let is_oversized = newest.bytes > (bytes + bytes / 2).saturating_add(self.log_bytes_min);
         is_long || (is_oversized && !traffic.is_sending)
     }

@@ -355,8 +355,7 @@ impl Driver {
         let first_kept = storage.log_start().index.0;
         let margin = self.state().covered() - first_kept;
         assert!(
-            margin as usize * 48 <= SMALL_MARGIN_BYTES as usize + 2 * SMALL_SEGMENT_BYTES
-               ,
+            margin as usize * 48 <= SMALL_MARGIN_BYTES as usize + 2 * SMALL_SEGMENT_BYTES,
             "{margin} entries are kept for peers that are a little behind"
         );
     }
