@@ -231,6 +231,21 @@ fn each_broken_rule_says_where_and_what_to_do() {
             "[storage]\nsegment_size = 1048577",
             &["segment_size '1048577' is out of range; use a multiple of 4KiB"],
         ),
+        (
+            "cluster = 'test'",
+            "[storage]\nsnapshot_log_size = '1000KiB'",
+            &["keva.toml:2: snapshot_log_size '1000KiB' is out of range; use 1MiB to 64GiB"],
+        ),
+        (
+            "cluster = 'test'",
+            "[storage]\nsnapshot_log_size = '65GiB'",
+            &["snapshot_log_size '65GiB' is out of range"],
+        ),
+        (
+            "cluster = 'test'",
+            "[storage]\nsnapshot_log_size = '8M'",
+            &["snapshot_log_size '8M'", "ambiguous unit", "use 1MiB to 64GiB"],
+        ),
         ("cluster = 'test'", "cluster = ", &["keva.toml:1:"]),
         ("[[node]]", "[node]", &["keva.toml:"]),
     ];
@@ -334,7 +349,8 @@ fn settings_are_read() {
         head_timeout = '250ms'
         stall_timeout = 9
         [storage]
-        segment_size = '1MiB'"
+        segment_size = '1MiB'
+        snapshot_log_size = '1.5GiB'"
     ));
     let limits = LimitSettings {
         value_bytes_max: 512 << 10,
@@ -345,7 +361,7 @@ fn settings_are_read() {
         stall_timeout_ms: 9_000,
     };
     assert_eq!(config.limits, limits);
-    assert_eq!(config.storage, StorageSettings { segment_bytes: 1 << 20 });
+    assert_eq!(config.storage, StorageSettings { segment_bytes: 1 << 20, snapshot_log_bytes: 3 << 29 });
     assert_eq!(config.cluster.as_deref(), Some("test"));
 }
 
@@ -402,7 +418,7 @@ fn sample_file_shows_the_defaults_and_every_setting() {
             shown += 1;
         }
     }
-    assert_eq!(shown, 4 + 6 + 6 + 1, "settings were lost on the way");
+    assert_eq!(shown, 4 + 6 + 6 + 2, "settings were lost on the way");
 }
 
 #[test]

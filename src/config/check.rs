@@ -18,7 +18,7 @@ use crate::limits::{
     CLIENT_CONNECTIONS_MAX, CLIENT_TIMEOUT_MS_MAX, CLIENT_TIMEOUT_MS_MIN, CLUSTER_NAME_BYTES_MAX,
     ELECTION_TIMEOUT_MS_DEFAULT, ELECTION_TIMEOUT_MS_MAX, ELECTION_TIMEOUT_MS_MIN, IDENTITY_BYTES_MAX,
     NODES_MAX, REQUEST_TIMEOUT_MS_MAX, REQUEST_TIMEOUT_MS_MIN, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    SEGMENT_BYTES_UNIT, VALUE_BYTES_MAX,
+    SEGMENT_BYTES_UNIT, SNAPSHOT_LOG_BYTES_MAX, SNAPSHOT_LOG_BYTES_MIN, VALUE_BYTES_MAX,
 };
 use crate::raft::types::NodeId;
 
@@ -98,8 +98,8 @@ impl Rule {
         Rule { setting, allowed: lowest..=highest, parse: parse_duration_ms, show: show_duration_ms }
     }
 
-    fn bytes(setting: &'static str, lowest: usize, highest: usize) -> Rule {
-        Rule { setting, allowed: lowest as u64..=highest as u64, parse: parse_bytes, show: show_bytes }
+    fn bytes(setting: &'static str, lowest: u64, highest: u64) -> Rule {
+        Rule { setting, allowed: lowest..=highest, parse: parse_bytes, show: show_bytes }
     }
 
     fn plain(setting: &'static str, lowest: u64, highest: u64) -> Rule {
@@ -309,7 +309,7 @@ fn check_limits(source: &Source<'_>, limits: &Limits) -> Result<LimitSettings, C
         let rule = Rule::duration(setting, CLIENT_TIMEOUT_MS_MIN, CLIENT_TIMEOUT_MS_MAX);
         source.number(&rule, scalar.as_ref(), default)
     };
-    let value_size = Rule::bytes("max_value_size", 1, VALUE_BYTES_MAX);
+    let value_size = Rule::bytes("max_value_size", 1, VALUE_BYTES_MAX as u64);
     let connections = Rule::plain("client_connections", 1, CLIENT_CONNECTIONS_MAX as u64);
     let request_time = Rule::duration("request_timeout", REQUEST_TIMEOUT_MS_MIN, REQUEST_TIMEOUT_MS_MAX);
     let request = limits.request_timeout.as_ref();
@@ -333,14 +333,30 @@ fn check_limits(source: &Source<'_>, limits: &Limits) -> Result<LimitSettings, C
 
 fn check_storage(source: &Source<'_>, storage: &Storage) -> Result<StorageSettings, ConfigError> {
     let default = StorageSettings::default();
-    let rule = Rule::bytes("segment_size", SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX);
-    let segment_bytes = source.count(&rule, storage.segment_size.as_ref(), default.segment_bytes)?;
-    match &storage.segment_size {
+    let log = Rule::bytes("snapshot_log_size", SNAPSHOT_LOG_BYTES_MIN, SNAPSHOT_LOG_BYTES_MAX);
+    Ok(StorageSettings {
+        segment_bytes: check_segment_size(source, storage.segment_size.as_ref(), default.segment_bytes)?,
+        snapshot_log_bytes: source.number(
+            &log,
+            storage.snapshot_log_size.as_ref(),
+            default.snapshot_log_bytes,
+        )?,
+    })
+}
+
+fn check_segment_size(
+    source: &Source<'_>,
+    scalar: Option<&Spanned<Scalar>>,
+    default: usize,
+) -> Result<usize, ConfigError> {
+    let rule = Rule::bytes("segment_size", SEGMENT_BYTES_MIN as u64, SEGMENT_BYTES_MAX as u64);
+    let segment_bytes = source.count(&rule, scalar, default)?;
+    match scalar {
         Some(scalar) if !segment_bytes.is_multiple_of(SEGMENT_BYTES_UNIT) => {
             let range = format!("use a multiple of {}", show_bytes(SEGMENT_BYTES_UNIT as u64));
             let text = scalar.get_ref().0.clone();
             Err(source.error(scalar.span(), ConfigProblem::OutOfRange { setting: rule.setting, text, range }))
         }
-        _ => Ok(StorageSettings { segment_bytes }),
+        _ => Ok(segment_bytes),
     }
 }

@@ -47,6 +47,7 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields)]
 pub(super) struct Storage {
     pub(super) segment_size: Option<Spanned<Scalar>>,
+    pub(super) snapshot_log_size: Option<Spanned<Scalar>>,
 }
 
 /// A number, or a number in quotes. Kept as text, so that both go through the same checks.

@@ -2,7 +2,7 @@
 
 use crate::limits::{
     CLIENT_CONNECTIONS_DEFAULT, HEAD_TIMEOUT_MS_DEFAULT, IDLE_TIMEOUT_MS_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT,
-    SEGMENT_BYTES, STALL_TIMEOUT_MS_DEFAULT, VALUE_BYTES_DEFAULT,
+    SEGMENT_BYTES, SNAPSHOT_LOG_BYTES_DEFAULT, STALL_TIMEOUT_MS_DEFAULT, VALUE_BYTES_DEFAULT,
 };
 
 /// The `[limits]` table: what one client may take of this node.
@@ -28,6 +28,8 @@ pub struct LimitSettings {
 pub struct StorageSettings {
     /// `segment_size`: the size of one file of the log, in bytes; a multiple of `SEGMENT_BYTES_UNIT`.
     pub segment_bytes: usize,
+    /// `snapshot_log_size`: a snapshot is taken when the entries behind the newest one have at least this many bytes.
+    pub snapshot_log_bytes: u64,
 }
 
 impl Default for LimitSettings {
@@ -45,6 +47,6 @@ impl Default for LimitSettings {
 
 impl Default for StorageSettings {
     fn default() -> StorageSettings {
-        StorageSettings { segment_bytes: SEGMENT_BYTES }
+        StorageSettings { segment_bytes: SEGMENT_BYTES, snapshot_log_bytes: SNAPSHOT_LOG_BYTES_DEFAULT }
     }
 }

@@ -3,9 +3,9 @@
 use crate::kv::command::Command;
 pub use crate::kv::store::Item;
 use crate::raft::message::Envelope;
-pub use crate::raft::storage::{Storage, StorageError};
-pub use crate::raft::types::RoleName;
-use crate::raft::types::{Index, NodeId, Term};
+pub use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotMeta, Storage, StorageError};
+use crate::raft::types::{EntryId, Index, NodeId, Term};
+pub use crate::raft::types::{RoleName, Standing};
 use crate::util::time::Millis;
 
 /// The network layer's name for a waiting request. The replica only hands it back.
@@ -80,6 +80,11 @@ pub enum NotApplied {
     Superseded,
     /// This node is about to stop.
     Stopping,
+    /// The disk of the leader is full: it takes only writes that need no more space than there is.
+    DiskFull,
+    /// This node is not yet one that votes: it lost what it knew and is getting it back, or it is new and waits for the
+    /// others.
+    NotReady,
 }
 
 /// Everything that may leave the node only after the turn's sync.
@@ -109,6 +114,18 @@ pub struct ReplicaStatus {
     pub applied_index: Index,
     /// The last entry of the log.
     pub last_index: Index,
+    /// The entry before the first one in the log: `0@0` in a log from the beginning.
+    pub log_start: EntryId,
+    /// The newest whole snapshot.
+    pub snapshot: Option<SnapshotMeta>,
+    /// The snapshot that is being written, or received from the leader.
+    pub snapshot_draft: Option<SnapshotDraft>,
+    /// What this node may promise.
+    pub standing: Standing,
+    /// This node's disk has no room for more data.
+    pub is_full: bool,
+    /// The leader's disk has no room for more data, as far as this node knows. The leader's own word on the leader.
+    pub leader_is_full: bool,
     /// How many keys there are.
     pub keys: u64,
     /// On the leader: what it knows of each peer. Empty elsewhere.

@@ -12,7 +12,7 @@
 //! | id lost                | no  | yes | -   | -   | refuse |
 //! | first start cut short  | yes | no  | -   | no  | start, keeping what is there |
 //! | hard state lost        | yes | no  | -   | yes | refuse: a vote may be lost |
-//! | log lost               | yes | yes | no  | -   | refuse: promised entries may be lost |
+//! | log lost               | yes | yes | no  | -   | damaged: promised entries are lost |
 //! | in use                 | yes | yes | yes | -   | recover |
 //!
 //! "Content" is a snapshot, or more of a log than an empty first segment. Files appear in the order `keva.id`, first segment, hard state, each durable before the next; so a first start that
@@ -87,6 +87,8 @@ pub(crate) enum DirectoryDecision {
     Start,
     /// Read what is there.
     Recover,
+    /// All of the log is lost; the text completes "the working directory ...".
+    Damaged(&'static str),
     /// Do not start; the text completes "the working directory ...".
     Refuse(&'static str),
 }
@@ -145,10 +147,8 @@ const HARD_STATE_LOST: DirectoryDecision = DirectoryDecision::Refuse(
     "holds a log but no hard-state, so it is unknown how this node voted: put hard-state back, \
      or replace the node by one with another identity",
 );
-const LOG_LOST: DirectoryDecision = DirectoryDecision::Refuse(
-    "holds no segment of the log any more, though the node has used one: put the seg-*.log files back, \
-     or replace the node by one with another identity",
-);
+const LOG_LOST: DirectoryDecision =
+    DirectoryDecision::Damaged("holds no segment of the log any more, though the node has used one");
 
 /// Facts: `keva.id` is there; the hard state is there; a segment is there; there is a snapshot, or more than an empty
 /// first segment.

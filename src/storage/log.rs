@@ -5,22 +5,19 @@
 
 use crate::limits::LOG_BUFFER_BYTES_MAX;
 use crate::raft::entry::Entry;
-use crate::raft::storage::StorageError;
+use crate::raft::storage::{Purpose, StorageError};
 use crate::raft::types::{EntryId, Incarnation, Index, Term};
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::hard_state::DurableMark;
 use crate::storage::record::{Salt, record_bytes};
 use crate::storage::recovery::RecoveredLog;
 use crate::storage::region::Region;
-use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name, segment_size_for};
+use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name};
 use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
-
-/// What a larger-than-usual segment is called until its header is durable.
-pub(crate) const LARGE_SEGMENT_TEMPORARY: &str = "segment.tmp";
 
 /// What every new segment needs to know.
 #[derive(Debug)]
@@ -87,20 +84,21 @@ impl SegmentMaker {
         Ok(Segment::new(header, region))
     }
 
-    /// The first segment of an empty log.
+    /// The first segment of an empty log, with this number.
     pub(crate) fn make_first<D: Directory>(
         &mut self,
         directory: &mut D,
+        seq: u64,
     ) -> Result<Segment<D::Region>, StorageError> {
         let start = SegmentStart {
-            seq: 1,
+            seq,
             base_index: Index(1),
             base_term: Term(0),
             chain_crc: 0,
             valid_from: Index(1),
         };
-        let region = Spare::none().take(directory, self.segment_bytes)?;
-        self.make(directory, region, SPARE_NAME, start)
+        let (region, name) = Spare::none(self.segment_bytes).take(directory, 0)?;
+        self.make(directory, region, name, start)
     }
 }
 
@@ -108,8 +106,8 @@ impl<D: Directory> Log<D> {
     /// The log over what recovery found, all of it durable.
     pub(crate) fn new(directory: D, maker: SegmentMaker, recovered: RecoveredLog<D::Region>) -> Log<D> {
         let RecoveredLog { segments, terms, .. } = recovered;
-        let mut log =
-            Log { directory, maker, segments, terms, durable_index: Index(0), spare: Spare::none() };
+        let spare = Spare::none(maker.segment_bytes);
+        let mut log = Log { directory, maker, segments, terms, durable_index: Index(0), spare };
         log.durable_index = log.last_index();
         log
     }
@@ -147,11 +145,6 @@ impl<D: Directory> Log<D> {
     /// Whether the log has this entry, or begins behind it.
     pub(crate) fn has(&self, id: EntryId) -> bool {
         self.term(id.index) == Some(id.term)
-    }
-
-    /// How many segments there are.
-    pub(crate) fn segments(&self) -> usize {
-        self.segments.len()
     }
 
     /// How far the log is durable, and in which segment.
@@ -315,15 +308,7 @@ impl<D: Directory> Log<D> {
         }
         let seq = self.active().header().seq + 1;
         let start = SegmentStart { seq, base_index, base_term, chain_crc, valid_from: base_index };
-        let size = segment_size_for(entry_bytes, self.maker.segment_bytes);
-        let (region, temporary) = if size == self.maker.segment_bytes {
-            (self.spare.take(&mut self.directory, size)?, SPARE_NAME)
-        } else {
-            let path = self.directory.path(LARGE_SEGMENT_TEMPORARY);
-            let made =
-                self.directory.create(LARGE_SEGMENT_TEMPORARY, size).map_err(io_error("make", path))?;
-            (made, LARGE_SEGMENT_TEMPORARY)
-        };
+        let (region, temporary) = self.spare.take(&mut self.directory, entry_bytes)?;
         let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         for older in &mut self.segments {
             older.forget_behind(base_index.prev());
@@ -350,8 +335,8 @@ impl<D: Directory> Log<D> {
         }
         let seq = self.active().header().seq + 1;
         let start = SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from };
-        let region = self.spare.take(&mut self.directory, self.maker.segment_bytes)?;
-        let segment = self.maker.make(&mut self.directory, region, SPARE_NAME, start)?;
+        let (region, temporary) = self.spare.take(&mut self.directory, 0)?;
+        let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         let old = std::mem::replace(&mut self.segments, vec![segment]);
         self.terms = TermRuns::default();
         self.durable_index = last.index;
@@ -405,6 +390,37 @@ impl<D: Directory> Log<D> {
 
     /// Works on the spare segment for about `budget` bytes.
     pub(crate) fn prepare_spare(&mut self, budget: usize) -> Result<SpareProgress, StorageError> {
-        self.spare.prepare(&mut self.directory, self.maker.segment_bytes, budget)
+        self.spare.prepare(&mut self.directory, budget)
+    }
+
+    /// See [`Spare::keep`].
+    pub(crate) fn keep_spare(&mut self, name: &'static str, region: D::Region) {
+        self.spare.keep(name, region);
+    }
+
+    /// New segments say that they were made in this start.
+    pub(crate) fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.maker.incarnation = incarnation;
+    }
+
+    /// See [`Spare::reserve`].
+    pub(crate) fn reserve(&mut self, bytes: usize, purpose: Purpose) -> Result<bool, StorageError> {
+        let room = self.active().room();
+        self.spare.reserve(&mut self.directory, room, bytes, purpose)
+    }
+
+    /// Whether the disk had no room for another segment when it was last asked.
+    pub(crate) fn is_full(&self) -> bool {
+        self.spare.is_full()
+    }
+
+    /// See [`Spare::try_again`].
+    pub(crate) fn ask_for_space_again(&mut self) {
+        self.spare.try_again();
+    }
+
+    /// The segments, oldest first. The last one takes the appends.
+    pub(crate) fn segments(&self) -> &[Segment<D::Region>] {
+        &self.segments
     }
 }

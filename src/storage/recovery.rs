@@ -10,6 +10,7 @@ use crate::storage::hard_state::DurableMark;
 use crate::storage::record::Probe;
 use crate::storage::region::Region;
 use crate::storage::segment::{Segment, SegmentHeader, segment_name};
+use crate::storage::set_aside::SetAside;
 use crate::storage::snapshot::snapshot_name;
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
@@ -26,6 +27,8 @@ pub struct RecoveryReport {
     pub entries: u64,
     /// Segment files that hold them.
     pub segments: usize,
+    /// What was damaged and is out of the way.
+    pub set_aside: Option<SetAside>,
     /// The last entry that the newest snapshot covers.
     pub snapshot: Option<EntryId>,
     /// Why that snapshot is used, when it is not simply the newest.
@@ -57,6 +60,13 @@ impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first_start {
             return f.write_str("made a new working directory");
+        }
+        if let Some(SetAside { damage, prefix, files }) = &self.set_aside {
+            return write!(
+                f,
+                "{damage}. Term and vote are intact; log and snapshots are set aside ({files} files, {prefix}*). The node \
+                 gets everything again from the other nodes; it does not vote before it has, and removes those files then"
+            );
         }
         write!(f, "recovered {} entries in {} segments", self.entries, self.segments)?;
         if let Some(last) = self.snapshot {

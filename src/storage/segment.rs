@@ -302,6 +302,23 @@ impl<R: Region> Segment<R> {
         }
     }
 
+    /// Whether the header is still what was written.
+    pub(crate) fn is_header_sound(&self, owner: Owner) -> bool {
+        SegmentHeader::decode(&self.region, owner) == Ok(self.header)
+    }
+
+    /// What lies at the place of the written record of `index`.
+    pub(crate) fn record(&self, index: Index) -> Probe<'_> {
+        self.probe(self.offset(index))
+    }
+
+    /// Bytes of the record of `index`.
+    pub(crate) fn record_len(&self, index: Index) -> usize {
+        let next = index.next();
+        let end = if next < self.next_index() { self.offset(next) } else { self.end };
+        end - self.offset(index)
+    }
+
     /// Forgets the entries behind `last_kept`. Nothing is changed on disk, and no record follows in this segment.
     pub(crate) fn forget_behind(&mut self, last_kept: Index) {
         assert!(self.unwritten.is_empty(), "entries are removed from synced segments only");

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use crate::raft::storage::StorageError;
 use crate::raft::types::{EntryId, Index};
 use crate::storage::cases::{SNAPSHOT_CASES, SnapshotChoice, find_case};
-use crate::storage::directory::{Directory, io_error};
+use crate::storage::directory::{Directory, open_error};
 use crate::storage::snapshot::{SnapshotFile, snapshot_name};
 use crate::storage::stamp::Owner;
 
@@ -36,8 +36,8 @@ pub(crate) fn find_snapshot<D: Directory>(
     for last in &lasts {
         let name = snapshot_name(*last);
         let path = directory.path(&name);
-        let region = directory.open(&name).map_err(io_error("open", path.clone()))?;
-        match SnapshotFile::open(region, *last, owner, path) {
+        let region = directory.open(&name).map_err(open_error(path.clone()));
+        match region.and_then(|region| SnapshotFile::open(region, *last, owner, path)) {
             Ok(file) => {
                 newest = Some(file);
                 break;

@@ -17,6 +17,7 @@ fn identity(node: u64) -> Identity {
         node: NodeId(node),
         members: vec![NodeId(1), NodeId(2), NodeId(3)],
         incarnation: Incarnation(5),
+        disk_id: 13,
         version: "0.1.0".into(),
     }
 }

@@ -161,6 +161,7 @@ impl Node {
             membership,
             segment_bytes: plan.segment_bytes,
             log_margin_bytes: plan.segment_bytes as u64,
+            repair: false,
             rng,
         };
         let (storage, report) = LogStorage::open(disk.directory(), options)?;

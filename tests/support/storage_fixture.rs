@@ -47,6 +47,7 @@ pub fn options(seed: u64) -> StorageOptions {
         membership: membership("a"),
         segment_bytes: SMALL_SEGMENT_BYTES,
         log_margin_bytes: SMALL_MARGIN_BYTES,
+        repair: false,
         rng: Rng::new(seed),
     }
 }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::kv::command::{Command, Condition, Matcher};
+use crate::net::api::health::Health;
 use crate::replica::io::Request;
 
 /// What a complete request asks of the node. Whatever needs nothing of the node is answered by the connection itself.
@@ -68,11 +69,13 @@ pub enum StatusPage {
     Leader,
 }
 
-/// The names that go into the head of every answer of the node.
+/// What answers say about the node that gives them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NodeView {
-    /// This node's identity.
+    /// This node's identity. In the head of every answer.
     pub node: Rc<str>,
-    /// The identity of the leader, as far as this node knows.
+    /// The identity of the leader, as far as this node knows. In the head of every answer.
     pub leader: Option<Rc<str>>,
+    /// How the node is, for `/readyz?verbose`.
+    pub health: Health,
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::net::api::action::{NodeView, StatusPage};
+use crate::net::api::health::{Health, standing_name};
 use crate::net::http::problem::Problem;
 use crate::net::http::response::{Body, JSON, Response, TEXT};
 use crate::net::http::status::Status;
@@ -50,10 +51,22 @@ struct ClusterJson<'a> {
     commit: u64,
     applied: u64,
     last: u64,
+    log_first: u64,
+    snapshot: Option<SnapshotJson>,
+    standing: &'static str,
+    disk_full: bool,
+    leader_disk_full: bool,
     keys: u64,
     quorum: usize,
     failures_tolerated: usize,
     members: Vec<MemberJson<'a>>,
+}
+
+/// The newest snapshot.
+#[derive(Serialize)]
+struct SnapshotJson {
+    index: u64,
+    bytes: u64,
 }
 
 /// One element of `members`. What this node does not know is null.
@@ -99,6 +112,7 @@ pub fn render_status(
 
 fn describe(status: &ReplicaStatus, cluster: &ClusterView<'_>, node: &NodeView) -> Response {
     let count = cluster.members.len();
+    let health = Health::of(status);
     let json = ClusterJson {
         node: &node.node,
         role: status.role.as_str(),
@@ -107,6 +121,11 @@ fn describe(status: &ReplicaStatus, cluster: &ClusterView<'_>, node: &NodeView) 
         commit: status.commit_index.0,
         applied: status.applied_index.0,
         last: status.last_index.0,
+        log_first: health.log_first.0,
+        snapshot: health.snapshot.map(|(index, bytes)| SnapshotJson { index: index.0, bytes }),
+        standing: standing_name(health.standing),
+        disk_full: health.is_full,
+        leader_disk_full: health.leader_is_full,
         keys: status.keys,
         quorum: count / 2 + 1,
         failures_tolerated: count.saturating_sub(1) / 2,

@@ -4,12 +4,13 @@
 //! never ignored. [`render()`] and [`render_status()`] turn the node's answers into responses.
 //!
 //! What this leaves out: expiry, append, add, waiting and watching, listings, transactions, idempotency keys, metrics
-//! and snapshots. Requests for them are refused.
+//! and copies of the whole state. Requests for them are refused.
 
 pub mod action;
 pub mod cluster;
 pub mod condition;
 pub mod content_type;
+pub mod health;
 mod page;
 pub mod query;
 pub mod render;
@@ -18,4 +19,5 @@ pub mod target;
 
 pub use action::{Action, NodeView, Render, StatusPage};
 pub use cluster::{ClusterView, MemberView, render_status};
+pub use health::Health;
 pub use render::render;

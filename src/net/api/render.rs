@@ -1,5 +1,6 @@
 //! The replica's replies as HTTP responses.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::kv::command::{Condition, Matcher};
@@ -137,19 +138,41 @@ fn quoted(key: &str) -> String {
 }
 
 fn not_applied(reason: NotApplied) -> Problem {
-    let (code, detail) = match reason {
-        NotApplied::Overloaded => {
-            ("overloaded", "this node has too many requests waiting; try again in a moment")
-        }
-        NotApplied::NoLeader => {
-            ("no-leader", "no leader could be reached in time, so the request had no effect; try again")
-        }
-        NotApplied::Superseded => {
-            ("superseded", "the write came too late to be ordered and can never take effect; try again")
-        }
-        NotApplied::Stopping => ("stopping", "this node is stopping; send the request to another node"),
+    let (status, code, detail) = match reason {
+        NotApplied::Overloaded => (
+            Status::ServiceUnavailable,
+            "overloaded",
+            "this node has too many requests waiting; try again in a moment",
+        ),
+        NotApplied::NoLeader => (
+            Status::ServiceUnavailable,
+            "no-leader",
+            "no leader could be reached in time, so the request had no effect; try again",
+        ),
+        NotApplied::Superseded => (
+            Status::ServiceUnavailable,
+            "superseded",
+            "the write came too late to be ordered and can never take effect; try again",
+        ),
+        NotApplied::Stopping => (
+            Status::ServiceUnavailable,
+            "stopping",
+            "this node is stopping; send the request to another node",
+        ),
+        NotApplied::DiskFull => (
+            Status::InsufficientStorage,
+            "disk-full",
+            "the leader's disk is full, so nothing was written: make space on it, or delete keys; reads, deletions and \
+             values that do not grow still work",
+        ),
+        NotApplied::NotReady => (
+            Status::ServiceUnavailable,
+            "not-ready",
+            "this node is being restored, or is new and waits for the other nodes; try again, or send the request to \
+             another node; GET /readyz?verbose says how far it is",
+        ),
     };
-    Problem::new(Status::ServiceUnavailable, code, detail)
+    Problem::new(status, code, detail)
 }
 
 fn outcome_unknown() -> Problem {
@@ -161,17 +184,17 @@ fn outcome_unknown() -> Problem {
 fn ready(verbose: bool, node: &NodeView) -> Response {
     let body = match &node.leader {
         Some(leader) if verbose => {
-            Body::Owned(format!("ok\nleader: {leader}\nlinearizable read: works\n").into_bytes())
+            let health = node.health.to_text();
+            Body::Owned(format!("ok\nleader: {leader}\nlinearizable read: works\n{health}").into_bytes())
         }
         _ => Body::Static("ok\n"),
     };
     Response::new(Status::Ok, TEXT, body)
 }
 
+/// The problem of the request itself, but for the status: whoever asks whether the node is ready wants a 503.
 fn not_ready(reason: NotApplied, verbose: bool, node: &NodeView) -> Response {
-    let mut problem = not_applied(reason);
-    problem.code = "not-ready";
-    problem.detail = if verbose {
+    let detail = if verbose {
         let leader = match &node.leader {
             Some(leader) => format!("the leader is {leader}"),
             None => String::from("no leader is known"),
@@ -179,12 +202,14 @@ fn not_ready(reason: NotApplied, verbose: bool, node: &NodeView) -> Response {
         let why = match reason {
             NotApplied::Overloaded => "too many requests wait on this node",
             NotApplied::NoLeader => "a linearizable read was not confirmed by a leader in time",
-            NotApplied::Superseded => "a linearizable read was not carried out",
+            NotApplied::Superseded | NotApplied::DiskFull => "a linearizable read was not carried out",
             NotApplied::Stopping => "this node is stopping",
+            NotApplied::NotReady => "this node is being restored, or is new and waits for the other nodes",
         };
-        format!("not ready: {leader}; {why}").into()
+        let health = node.health.to_text().trim_end().replace('\n', "; ");
+        format!("not ready: {leader}; {why}; {health}").into()
     } else {
-        "not ready; GET /readyz?verbose says why".into()
+        Cow::Borrowed("not ready; GET /readyz?verbose says why")
     };
-    problem.to_response()
+    Problem::new(Status::ServiceUnavailable, "not-ready", detail).to_response()
 }

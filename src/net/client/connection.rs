@@ -134,7 +134,8 @@ impl ClientConnection {
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::Answer { response, persistence, is_head } => {
+            Event::Answer { mut response, persistence, is_head } => {
+                self.context.names.sign(&mut response);
                 self.last_call_by = None;
                 self.outbox.set_owes_continue(false);
                 self.outbox.open_answered(persistence, is_head, response);

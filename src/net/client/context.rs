@@ -1,7 +1,12 @@
 //! What all client connections share.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use crate::limits;
+use crate::net::api::NodeView;
 use crate::net::http::date::HttpDate;
+use crate::net::http::response::Response;
 
 /// Shared by all client connections of a node, behind an `Rc`.
 #[derive(Debug, Default)]
@@ -10,6 +15,31 @@ pub struct ClientContext {
     pub limits: ClientLimits,
     /// For the `Date` header: call [`HttpDate::set`] with the wall-clock second at the start of every turn.
     pub date: HttpDate,
+    /// For the heads of answers that a connection gives without asking the node.
+    pub names: Names,
+}
+
+/// The names in the head of every answer. The event loop sets them, every connection reads them.
+#[derive(Debug, Default)]
+pub struct Names {
+    node: RefCell<Option<Rc<str>>>,
+    leader: RefCell<Option<Rc<str>>>,
+}
+
+impl Names {
+    /// From now on these.
+    pub fn set(&self, view: &NodeView) {
+        self.node.replace(Some(Rc::clone(&view.node)));
+        self.leader.replace(view.leader.clone());
+    }
+
+    /// Puts the names into an answer that the node knows nothing of.
+    pub(super) fn sign(&self, response: &mut Response) {
+        if response.node.is_none() {
+            response.node.clone_from(&self.node.borrow());
+            response.leader.clone_from(&self.leader.borrow());
+        }
+    }
 }
 
 /// Bounds of a client connection that an operator may want to change.

@@ -7,4 +7,4 @@ mod outbox;
 mod pace;
 
 pub use connection::{Call, CallId, ClientConnection};
-pub use context::{ClientContext, ClientLimits};
+pub use context::{ClientContext, ClientLimits, Names};

@@ -19,10 +19,16 @@
 //!
 //! A failed storage ends the loop in the middle of the turn, so that nothing else leaves the node.
 //!
+//! Work that has time - the snapshot of the state machine, the log's next file, reading files to see whether they are
+//! still right - is done in slices, in turns that would sleep. While a snapshot is in the making and the log grows, a
+//! slice follows every busy turn too, as large as the log's growth asks: the log cannot run away from the snapshot that
+//! is to make it shorter.
+//!
 //! Tables: [`clients`] and [`crate::net::peer`] know their sockets; this module moves what they say to the replica and
 //! back.
 //!
-//! What this leaves out: snapshots of the state machine, and refusing writes while the disk is full.
+//! What this leaves out: other threads. A long sync holds everything up for as long as it takes; what is written between
+//! two syncs is therefore bounded.
 
 pub mod clients;
 pub mod clock;
@@ -31,6 +37,7 @@ pub mod listeners;
 pub mod source;
 
 mod client_socket;
+mod house;
 mod observer;
 mod setup;
 mod turn;
@@ -40,39 +47,34 @@ use std::rc::Rc;
 use mio::{Events, Poll, Token};
 
 pub use self::listeners::Listeners;
-pub use self::setup::{Housekeeping, NodeSetup, RunError};
+pub use self::setup::{NodeSetup, RunError};
 use self::turn::EventLoop;
 use crate::limits::POLL_EVENTS_MAX;
 use crate::net::client::ClientContext;
 use crate::net::event_loop::clients::Clients;
 use crate::net::event_loop::clock::Clock;
+use crate::net::event_loop::house::House;
 use crate::net::event_loop::observer::Observer;
 use crate::net::event_loop::source::Source;
-use crate::net::http::date::HttpDate;
 use crate::net::peer::Peers;
 use crate::net::signals::Signals;
-use crate::replica::io::{Storage, StorageError};
+use crate::replica::io::Storage;
 use crate::replica::replica::Replica;
 
 /// Runs a node until SIGTERM or SIGINT, and gives its storage back, with everything durable, to be closed.
 ///
-/// `keep_house` does a slice of the storage's housekeeping; it is called when nothing else is left to do.
-///
 /// # Errors
 /// When the storage fails or the system refuses what the loop cannot do without. The process must end then without
 /// using the storage again.
-pub fn run<S: Storage>(
-    setup: NodeSetup<'_, S>,
-    keep_house: impl FnMut(&mut S) -> Result<Housekeeping, StorageError>,
-) -> Result<S, RunError> {
-    let mut event_loop = build(setup, keep_house)?;
+pub fn run<S: Storage>(setup: NodeSetup<'_, S>) -> Result<S, RunError> {
+    let mut event_loop = build(setup)?;
     while !event_loop.is_done() {
         event_loop.turn()?;
     }
     event_loop.finish()
 }
 
-fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventLoop<S, H>, RunError> {
+fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> {
     let clock = Clock::start();
     let now = clock.now();
     let system = |action| move |source| RunError::System { action, source };
@@ -88,15 +90,17 @@ fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventL
         redial_pause_max,
         setup.seed.wrapping_add(1),
     );
-    let client_context = Rc::new(ClientContext { limits: setup.client_limits(), date: HttpDate::default() });
+    let client_context = Rc::new(ClientContext { limits: setup.client_limits(), ..ClientContext::default() });
     let connections_max = setup::reserve_descriptors(setup.config.limits.client_connections_max);
     let clients = Clients::new(registry()?, Rc::clone(&client_context), connections_max);
-    let observer = Observer::new(setup.node.id, &setup.config.nodes);
+    let mut observer = Observer::new(setup.node.id, &setup.config.nodes);
     let replica_config = setup.replica_config();
     let request_timeout_ms = setup.config.limits.request_timeout_ms;
     let mut listeners = setup.listeners;
     let replica = Replica::new(replica_config, setup.storage, now)?;
     let status = replica.status();
+    observer.look(now, &status);
+    client_context.names.set(observer.view());
     log::info!(
         "the log ends at {} in term {}, applied up to {}",
         status.last_index,
@@ -117,8 +121,7 @@ fn build<S: Storage, H>(setup: NodeSetup<'_, S>, keep_house: H) -> Result<EventL
         replica,
         observer,
         messages: Vec::new(),
-        keep_house,
-        keep_house_after: now,
+        house: House::default(),
         stop_by: None,
     })
 }

@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use crate::config::NodeConfig;
-use crate::net::api::{MemberView, NodeView};
+use crate::limits::RECOVERY_PROGRESS_MS;
+use crate::net::api::{Health, MemberView, NodeView};
 use crate::net::peer::Peers;
 use crate::raft::types::{NodeId, Term};
-use crate::replica::io::{ReplicaStatus, RoleName};
+use crate::replica::io::{ReplicaStatus, RoleName, Standing};
+use crate::util::time::Millis;
 
 /// What was seen at the last look.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Observer {
     identities: Vec<(NodeId, Rc<str>)>,
     view: NodeView,
     seen: (RoleName, Term, Option<NodeId>),
+    /// When to say again how far the entries that were committed before the start are applied. `None`: they all are.
+    replay_told: Option<Millis>,
 }
 
 impl Observer {
@@ -28,9 +32,9 @@ impl Observer {
         let identities: Vec<(NodeId, Rc<str>)> =
             nodes.iter().map(|node| (node.id, Rc::from(node.identity.as_str()))).collect();
         let own = identities.iter().find(|(member, _)| *member == id).expect("this node is a member");
-        let view = NodeView { node: Rc::clone(&own.1), leader: None };
+        let view = NodeView { node: Rc::clone(&own.1), leader: None, health: Health::default() };
         let seen = (RoleName::Follower, Term(0), None);
-        Observer { id, nodes: nodes.to_vec(), identities, view, seen }
+        Observer { id, nodes: nodes.to_vec(), identities, view, seen, replay_told: Some(Millis(0)) }
     }
 
     /// The names for the heads of answers.
@@ -39,12 +43,34 @@ impl Observer {
         &self.view
     }
 
-    /// Looks at the replica after something may have changed, and logs what did.
-    pub(super) fn look(&mut self, status: &ReplicaStatus) {
+    /// Looks at the replica after something may have changed, and logs what did. Returns whether the names for the heads
+    /// of answers have changed.
+    pub(super) fn look(&mut self, now: Millis, status: &ReplicaStatus) -> bool {
+        self.look_at_replay(now, status);
+        let health = Health::of(status);
+        let old = std::mem::replace(&mut self.view.health, health);
+        log_standing(old.standing, health.standing);
+        log_room(&old, &health);
+        self.look_at_role(status)
+    }
+
+    /// A long log takes its time at the start.
+    fn look_at_replay(&mut self, now: Millis, status: &ReplicaStatus) {
+        let Some(told) = self.replay_told else { return };
+        let (applied, committed) = (status.applied_index, status.commit_index);
+        if applied >= committed {
+            self.replay_told = None;
+        } else if now - told >= RECOVERY_PROGRESS_MS {
+            self.replay_told = Some(now);
+            log::info!("applying the log: at entry {applied} of {committed}");
+        }
+    }
+
+    fn look_at_role(&mut self, status: &ReplicaStatus) -> bool {
         let (role, term, leader) = (status.role, status.term, status.leader);
         let (old_role, old_term, old_leader) = std::mem::replace(&mut self.seen, (role, term, leader));
         if (role, term, leader) == (old_role, old_term, old_leader) {
-            return;
+            return false;
         }
         log::debug!("{} in term {term}", role.as_str());
         let new_name = leader.and_then(|leader| self.identity(leader));
@@ -57,6 +83,7 @@ impl Observer {
             }
             (None, None) => {}
         }
+        leader != old_leader
     }
 
     /// All members with what their links say, in the order of the configuration.
@@ -85,5 +112,41 @@ impl Observer {
 
     fn identity(&self, id: NodeId) -> Option<Rc<str>> {
         self.identities.iter().find(|(member, _)| *member == id).map(|(_, identity)| Rc::clone(identity))
+    }
+}
+
+/// Says what a node that does not vote waits for, and when that is over.
+fn log_standing(old: Standing, new: Standing) {
+    match new {
+        _ if old == new => {}
+        // The protocol tells that.
+        Standing::Voter => {}
+        Standing::Virgin => log::info!(
+            "this node's working directory is new: it votes and serves as soon as the other nodes have said that nothing \
+             depends on an earlier one"
+        ),
+        Standing::Recovering => log::warn!(
+            "a part of this node's data was lost: it gets everything from the leader, and votes and serves when that is \
+             done"
+        ),
+    }
+}
+
+/// Says when a disk is full and what then works, and when there is space again.
+fn log_room(old: &Health, new: &Health) {
+    match (old.is_full, new.is_full) {
+        (false, true) => log::warn!(
+            "the disk is full: this node takes no more data; make space on the disk of its working directory, and it \
+             goes on by itself"
+        ),
+        (true, false) => log::info!("the disk has room again"),
+        _ => {}
+    }
+    if old.leader_is_full != new.leader_is_full && !new.is_full {
+        if new.leader_is_full {
+            log::warn!("the leader's disk is full: writes that need space are refused with 507");
+        } else {
+            log::info!("the leader's disk has room: writes are taken again");
+        }
     }
 }

@@ -29,21 +29,12 @@ pub struct NodeSetup<'a, S> {
     pub storage: S,
     /// From the storage: how often this node was started, this start included.
     pub incarnation: Incarnation,
+    /// From the storage: the number of the working directory.
+    pub disk_id: u64,
     /// From the storage: the cluster that its data belongs to.
     pub cluster_id: u128,
     /// Any number, another one at every start: for election timeouts and pauses.
     pub seed: u64,
-}
-
-/// What the storage's housekeeping still has to do.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Housekeeping {
-    /// Nothing. Ask again when something was written.
-    Done,
-    /// Another slice, as soon as there is time.
-    More,
-    /// Something that cannot be done at the moment.
-    Later,
 }
 
 /// Why a node ended although nobody asked it to, or not in good order.
@@ -68,6 +59,11 @@ impl fmt::Display for RunError {
             RunError::Storage(error) if error.is_disk_full() => {
                 write!(f, "{error}; the node stops at once, because it cannot keep what it would promise")
             }
+            RunError::Storage(error @ StorageError::Damaged { .. }) => write!(
+                f,
+                "{error}; the node stops at once, before anybody relies on that: see to the disk, then start it again; a \
+                 node of a cluster then gets from the others what it has lost"
+            ),
             RunError::Storage(error) => write!(
                 f,
                 "{error}; the node stops at once, because nobody can tell what the disk holds: see to the disk, then \
@@ -104,6 +100,7 @@ impl<S> NodeSetup<'_, S> {
             election_timeout_ms: self.node.wait_time_ms,
             heartbeat_interval_ms: self.config.heartbeat_interval_ms(),
             seed: self.seed,
+            snapshot_log_bytes: self.config.storage.snapshot_log_bytes,
         }
     }
 
@@ -114,6 +111,7 @@ impl<S> NodeSetup<'_, S> {
             node: self.node.id,
             members: self.config.nodes.iter().map(|node| node.id).collect(),
             incarnation: self.incarnation,
+            disk_id: self.disk_id,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }
@@ -175,6 +173,7 @@ pub(super) fn reserve_descriptors(wanted: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_full_disk_is_told_from_a_failing_one() {
@@ -190,7 +189,14 @@ mod tests {
             assert!(!text.contains("see to the disk"), "{text}");
         }
     }
-    use crate::config::Config;
+
+    #[test]
+    fn damage_is_no_riddle() {
+        let damaged = StorageError::Damaged { file: "d/f".into(), offset: 7, detail: "wrong".into() };
+        let text = RunError::Storage(damaged).to_string();
+        assert!(text.contains("d/f is damaged at byte 7: wrong; the node stops at once"), "{text}");
+        assert!(text.contains("start it again") && text.contains("gets from the others"), "{text}");
+    }
 
     #[test]
     fn the_digest_is_of_the_members_whatever_their_order() {

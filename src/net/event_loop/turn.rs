@@ -6,27 +6,27 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Events, Poll};
 
-use crate::limits::{ACCEPTS_PER_TURN_MAX, HOUSEKEEPING_PAUSE_MS, SHUTDOWN_MS_MAX};
+use crate::limits::{ACCEPTS_PER_TURN_MAX, SHUTDOWN_MS_MAX};
 use crate::net::api::{Action, ClusterView, StatusPage, render, render_status};
 use crate::net::client::{Call, ClientContext};
 use crate::net::event_loop::clients::Clients;
 use crate::net::event_loop::clock::Clock;
+use crate::net::event_loop::house::House;
 use crate::net::event_loop::listeners::Listeners;
 use crate::net::event_loop::observer::Observer;
-use crate::net::event_loop::setup::{Housekeeping, RunError};
+use crate::net::event_loop::setup::RunError;
 use crate::net::event_loop::source::Source;
 use crate::net::http::response::Response;
 use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
 use crate::raft::message::Envelope;
-use crate::replica::io::{Reply, TurnOutput};
-use crate::replica::io::{Storage, StorageError};
+use crate::replica::io::{Housekeeping, Reply, Storage, StorageError, TurnOutput};
 use crate::replica::replica::Replica;
 use crate::util::time::Millis;
 
 /// Everything that a running node consists of.
-pub(super) struct EventLoop<S: Storage, H> {
+pub(super) struct EventLoop<S: Storage> {
     pub(super) poll: Poll,
     pub(super) events: Events,
     pub(super) clock: Clock,
@@ -41,13 +41,12 @@ pub(super) struct EventLoop<S: Storage, H> {
     pub(super) observer: Observer,
     /// Empty between the steps; kept for its memory.
     pub(super) messages: Vec<Envelope>,
-    pub(super) keep_house: H,
-    pub(super) keep_house_after: Millis,
+    pub(super) house: House,
     /// The node is stopping, and stops at this time at the latest.
     pub(super) stop_by: Option<Millis>,
 }
 
-impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLoop<S, H> {
+impl<S: Storage> EventLoop<S> {
     /// One turn, in the order that the module's text explains.
     pub(super) fn turn(&mut self) -> Result<(), RunError> {
         let now = self.wait()?;
@@ -58,6 +57,7 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
         let output = self.sync(now)?;
         self.answer(now, output.replies);
         self.write(now, &output.messages)?;
+        self.house.pay(now, &mut self.replica)?;
         self.reap(now);
         Ok(())
     }
@@ -78,27 +78,18 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
         Ok(self.clock.now())
     }
 
-    /// How long to sleep: not at all when work is left. Time that would be slept goes to the storage's housekeeping.
+    /// How long to sleep: not at all when work is left. Time that would be slept goes to the housekeeping.
     ///
     /// The turn that just ended may have been long, so this looks at the clock and not at that turn's time.
     fn timeout(&mut self) -> Result<Option<Duration>, RunError> {
         let now = self.clock.now();
-        let deadline = self.next_deadline();
-        if self.has_work() || deadline <= now || self.keep_house(now)? == Housekeeping::More {
+        let is_busy = self.has_work() || self.next_deadline() <= now;
+        if is_busy || self.house.keep(now, &mut self.replica)? == Housekeeping::More {
             return Ok(Some(Duration::ZERO));
         }
-        Ok((deadline < Millis::NEVER).then(|| Duration::from_millis(deadline - now)))
-    }
-
-    fn keep_house(&mut self, now: Millis) -> Result<Housekeeping, StorageError> {
-        if now < self.keep_house_after {
-            return Ok(Housekeeping::Later);
-        }
-        let left = self.replica.maintain(&mut self.keep_house)?;
-        if left == Housekeeping::Later {
-            self.keep_house_after = now.after(HOUSEKEEPING_PAUSE_MS);
-        }
-        Ok(left)
+        // A snapshot that became whole may have left something to do.
+        let deadline = self.next_deadline().min(self.house.next_deadline().unwrap_or(Millis::NEVER));
+        Ok((deadline < Millis::NEVER).then(|| Duration::from_millis(deadline.0.saturating_sub(now.0))))
     }
 
     fn has_work(&self) -> bool {
@@ -158,8 +149,8 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
         for event in self.peers.take_events() {
             match event {
                 PeerEvent::Message(envelope) => self.replica.handle_envelope(now, envelope)?,
-                PeerEvent::Connected { peer, incarnation } => {
-                    self.replica.handle_peer_connected(now, peer, incarnation);
+                PeerEvent::Connected { peer, incarnation, disk_id } => {
+                    self.replica.handle_peer_connected(now, peer, incarnation, disk_id);
                 }
                 PeerEvent::Lost { peer } => self.replica.handle_peer_lost(now, peer),
             }
@@ -212,7 +203,9 @@ impl<S: Storage, H: FnMut(&mut S) -> Result<Housekeeping, StorageError>> EventLo
     /// 5 and 6: the turn's one durable point, and what it makes possible.
     fn sync(&mut self, now: Millis) -> Result<TurnOutput, StorageError> {
         let output = self.replica.sync(now)?;
-        self.observer.look(&self.replica.status());
+        if self.observer.look(now, &self.replica.status()) {
+            self.client_context.names.set(self.observer.view());
+        }
         Ok(output)
     }
 

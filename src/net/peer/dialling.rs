@@ -102,6 +102,10 @@ impl Peers {
     ) {
         let peer = self.peer_mut(id);
         peer.is_refused = error.is_connection_refused();
+        if matches!(error, LinkError::Replaced) {
+            // This node gave it up itself.
+            return self.redial_later(now, id, &error);
+        }
         peer.address.handle_failure();
         if (error.is_lasting() || now.0 >= PEER_OUTAGE_GRACE_MS) && peer.warnings.permits(now) {
             log::warn!("cannot reach {} at {remote}: {error}; trying on", peer.name);

@@ -17,7 +17,7 @@ use crate::limits::{GREETING_BYTES_MAX, GREETING_TEXT_BYTES_MAX};
 use crate::raft::types::{Incarnation, NodeId};
 
 /// The version of everything that follows the greeting. Nodes of different versions do not talk to one another.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 const MAGIC: [u8; 4] = *b"KEVA";
 const PREFIX_BYTES: usize = 16;
@@ -39,11 +39,37 @@ pub struct Hello {
     pub to: NodeId,
     /// How often the speaking node was started.
     pub incarnation: Incarnation,
+    /// The number of the speaking node's working directory. A node that lost its directory comes with another one.
+    pub disk_id: u64,
     /// The speaking node's program version, for people.
     pub version: String,
 }
 
+/// One process of a node: what tells it from the node's earlier and later ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// The number of its working directory.
+    pub disk_id: u64,
+    /// How often a process was started on that directory, this start included.
+    pub incarnation: Incarnation,
+}
+
+impl Life {
+    /// Whether this process came after the `other` one, as far as numbers tell: numbers of different directories have
+    /// no order, and of those the one that greets last is taken for the later one.
+    #[must_use]
+    pub fn is_later_than(self, other: Life) -> bool {
+        self.disk_id != other.disk_id || self.incarnation > other.incarnation
+    }
+}
+
 impl Hello {
+    /// Which of the speaking node's processes this is.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { disk_id: self.disk_id, incarnation: self.incarnation }
+    }
+
     /// The cluster's id, `None` when the sender's is not of our kind.
     #[must_use]
     pub fn cluster(&self) -> Option<u128> {
@@ -104,6 +130,8 @@ pub struct Identity {
     pub members: Vec<NodeId>,
     /// How often this node was started.
     pub incarnation: Incarnation,
+    /// The number of this node's working directory, drawn when it was made.
+    pub disk_id: u64,
     /// This program's version.
     pub version: String,
 }
@@ -118,6 +146,7 @@ impl Identity {
             from: self.node,
             to: peer,
             incarnation: self.incarnation,
+            disk_id: self.disk_id,
             version: self.version.clone(),
         }
     }
@@ -241,6 +270,7 @@ mod tests {
             node: NodeId(node),
             members: vec![NodeId(1), NodeId(2), NodeId(3)],
             incarnation: Incarnation(5),
+            disk_id: 13,
             version: "0.1.0".into(),
         }
     }

@@ -1,10 +1,10 @@
 //! What the table of peers does with greetings.
 
-use crate::net::peer::greeting::{Greeting, GreetingError, Hello};
+use crate::net::peer::greeting::{Greeting, GreetingError, Hello, Life};
 use crate::net::peer::link::{Direction, LinkError, Stage};
 use crate::net::peer::peers::{Outgoing, PeerEvent, Peers};
 use crate::net::slab::Key;
-use crate::raft::types::{Incarnation, NodeId};
+use crate::raft::types::NodeId;
 use crate::util::time::Millis;
 
 impl Peers {
@@ -29,46 +29,67 @@ impl Peers {
     /// Somebody dialled this node.
     fn handle_hello(&mut self, now: Millis, key: Key, hello: &Hello) -> Result<(), LinkError> {
         self.identity.check(hello).map_err(LinkError::Unwanted)?;
-        let older = self.peer_mut(hello.from).incoming;
-        if let Some(older) = older {
-            if self.incarnation_of(older) > Some(hello.incarnation) {
-                return Err(LinkError::Unwanted(
-                    "a later process of the same node is connected already".into(),
-                ));
-            }
-            // The newer link takes its place first: that the older one ends says nothing about the peer.
+        let life = hello.life();
+        self.refuse_earlier(now, hello.from, life)?;
+        if let Some(older) = self.peer_mut(hello.from).incoming {
+            // The newer link takes its place first: that the older one ends says nothing about the peer. What the older
+            // one has brought and nobody has looked at is dropped with it. It may be the promise of a process whose disk
+            // is gone, and must not be counted once a later process says what it has.
             self.peer_mut(hello.from).incoming = Some(key);
             self.fail(now, older, LinkError::Replaced);
         }
         let welcome = Greeting::Welcome(self.identity.hello(hello.from));
         let link = self.links.get_mut(key).expect("its bytes were just read");
         link.send_greeting(&welcome);
-        link.handle_greeted(now, hello.from, hello.incarnation);
+        link.handle_greeted(now, hello.from, life);
         self.flush_link(now, key);
         let peer = self.peer_mut(hello.from);
         peer.incoming = Some(key);
         peer.version = Some(hello.version.clone());
         peer.last_contact = Some(now);
         log::debug!("{} is connected to this node (start {})", peer.name, hello.incarnation);
-        self.reconsider_outgoing(now, hello.from, hello.incarnation);
+        self.meet(now, hello.from, life);
         Ok(())
+    }
+
+    /// When a peer's starts are counted back, either its greeting comes late, from a process that has ended, or an older
+    /// copy of its disk was put in place. Dialling it tells: only a process that lives answers. Until then it is not
+    /// heard, so that what it says never comes before the news of what became of its disk.
+    fn refuse_earlier(&mut self, now: Millis, id: NodeId, life: Life) -> Result<(), LinkError> {
+        let peer = self.peer_mut(id);
+        if peer.life.is_none_or(|known| known == life || life.is_later_than(known)) {
+            return Ok(());
+        }
+        if let Outgoing::Waiting(_) = peer.outgoing {
+            peer.outgoing = Outgoing::Waiting(now);
+        }
+        Err(LinkError::Unwanted(
+            "a later process of the same node was seen already; this node calls back".into(),
+        ))
     }
 
     /// A peer that dials is there: no reason to wait any longer before dialling it, nor to trust a link to an earlier
     /// process of it.
-    fn reconsider_outgoing(&mut self, now: Millis, id: NodeId, incarnation: Incarnation) {
+    fn meet(&mut self, now: Millis, id: NodeId, life: Life) {
         let peer = self.peer_mut(id);
-        match peer.outgoing {
-            Outgoing::Waiting(_) => {
-                peer.redial.reset();
-                peer.outgoing = Outgoing::Waiting(now);
-            }
-            Outgoing::Link(key) => {
-                if self.incarnation_of(key).is_some_and(|known| known < incarnation) {
-                    self.fail(now, key, LinkError::Closed);
-                }
-            }
+        let is_later = peer.life.is_some_and(|known| life.is_later_than(known));
+        let outgoing = peer.outgoing;
+        if is_later {
+            self.events.push(connected(id, life));
         }
+        let peer = self.peer_mut(id);
+        peer.life = Some(life);
+        if let Outgoing::Link(key) = outgoing {
+            // A link that is still to be greeted may have been dialled before that process was there.
+            let is_to_it = self.life_of(key).map_or(!is_later, |known| !life.is_later_than(known));
+            if is_to_it {
+                return;
+            }
+            self.fail(now, key, LinkError::Replaced);
+        }
+        let peer = self.peer_mut(id);
+        peer.redial.reset();
+        peer.outgoing = Outgoing::Waiting(now);
     }
 
     /// The peer that this node dialled answers.
@@ -83,8 +104,10 @@ impl Peers {
         if hello.from != dialled {
             return Err(LinkError::Unwanted(format!("{} answers in its place", hello.from)));
         }
+        let life = hello.life();
+        self.drop_earlier_incoming(now, dialled, life)?;
         let link = self.links.get_mut(key).expect("its bytes were just read");
-        link.handle_greeted(now, hello.from, hello.incarnation);
+        link.handle_greeted(now, hello.from, life);
         let remote = link.remote;
         let peer = self.peer_mut(dialled);
         // A link that comes and goes is told of once, when it goes.
@@ -101,8 +124,23 @@ impl Peers {
         peer.is_refused = false;
         peer.version = Some(hello.version);
         peer.last_contact = Some(now);
-        self.events.push(PeerEvent::Connected { peer: dialled, incarnation: hello.incarnation });
+        peer.life = Some(life);
+        self.events.push(connected(dialled, life));
         Ok(())
+    }
+
+    /// A link from an earlier process of a peer ends when a later one answers, with all that it has brought.
+    fn drop_earlier_incoming(&mut self, now: Millis, id: NodeId, life: Life) -> Result<(), LinkError> {
+        let Some(incoming) = self.peer_mut(id).incoming else { return Ok(()) };
+        match self.life_of(incoming) {
+            Some(known) if known == life => Ok(()),
+            Some(known) if !life.is_later_than(known) => Err(LinkError::Replaced),
+            _ => {
+                self.peer_mut(id).incoming = None;
+                self.fail(now, incoming, LinkError::Replaced);
+                Ok(())
+            }
+        }
     }
 
     /// Tells the other side why its greeting is not accepted, as far as the socket takes it.
@@ -114,10 +152,15 @@ impl Peers {
         }
     }
 
-    fn incarnation_of(&self, key: Key) -> Option<Incarnation> {
+    /// Which process is at the other end of a link, once that is known.
+    fn life_of(&self, key: Key) -> Option<Life> {
         match self.links.get(key)?.stage {
-            Stage::Up(_, incarnation) => Some(incarnation),
+            Stage::Up(_, life) => Some(life),
             Stage::Connecting | Stage::Greeting => None,
         }
     }
+}
+
+fn connected(peer: NodeId, life: Life) -> PeerEvent {
+    PeerEvent::Connected { peer, incarnation: life.incarnation, disk_id: life.disk_id }
 }

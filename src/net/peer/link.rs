@@ -10,9 +10,9 @@ use mio::net::TcpStream;
 use crate::limits::{PEER_SETTLED_MS, PEER_SILENCE_MS_MAX};
 use crate::net::buffer::Buffer;
 use crate::net::frame::{FrameDecoder, FrameError, encode_frame};
-use crate::net::peer::greeting::{Greeting, GreetingError};
+use crate::net::peer::greeting::{Greeting, GreetingError, Life};
 use crate::raft::message::Envelope;
-use crate::raft::types::{Incarnation, NodeId};
+use crate::raft::types::NodeId;
 use crate::util::time::Millis;
 
 /// Which side began a link. Messages travel from the side that dialled to the side that accepted, never back.
@@ -31,8 +31,8 @@ pub(super) enum Stage {
     Connecting,
     /// The other side's greeting is awaited.
     Greeting,
-    /// Greeted by this peer.
-    Up(NodeId, Incarnation),
+    /// Greeted by this peer's process.
+    Up(NodeId, Life),
 }
 
 /// Why a link ends.
@@ -54,7 +54,7 @@ pub(super) enum LinkError {
     Timeout,
     /// The peer takes messages more slowly than they come.
     Overflow,
-    /// The peer has begun a newer link.
+    /// The peer has begun a newer link, or a later process of it has.
     Replaced,
 }
 
@@ -69,7 +69,7 @@ impl fmt::Display for LinkError {
             LinkError::Unwanted(reason) => f.write_str(reason),
             LinkError::Timeout => f.write_str("no greeting in time"),
             LinkError::Overflow => f.write_str("too much waits to be sent"),
-            LinkError::Replaced => f.write_str("replaced by a newer link"),
+            LinkError::Replaced => f.write_str("a newer link or process has taken its place"),
         }
     }
 }
@@ -221,9 +221,9 @@ impl Link {
     }
 
     /// The greeting was accepted. Bytes behind it are the first frames.
-    pub(super) fn handle_greeted(&mut self, now: Millis, peer: NodeId, incarnation: Incarnation) {
+    pub(super) fn handle_greeted(&mut self, now: Millis, peer: NodeId, life: Life) {
         self.up_since = Some(now);
-        self.stage = Stage::Up(peer, incarnation);
+        self.stage = Stage::Up(peer, life);
         self.decoder.push(self.greeting.as_slice());
         self.greeting.clear();
     }

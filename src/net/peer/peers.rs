@@ -12,7 +12,7 @@ use crate::limits::{
     READ_BYTES_MAX,
 };
 use crate::net::event_loop::source::Source;
-use crate::net::peer::greeting::Identity;
+use crate::net::peer::greeting::{Identity, Life};
 use crate::net::peer::link::{Direction, Link, LinkError, ReadEnd, Stage};
 use crate::net::peer::redial::Redial;
 use crate::net::peer::summary::Summary;
@@ -40,12 +40,16 @@ pub struct PeerSettings {
 /// What the links have to say to the replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PeerEvent {
-    /// The link to the peer stands: messages to it will leave again. What was sent on an earlier link may be lost.
+    /// The link to the peer stands: messages to it will leave again. What was sent on an earlier link may be lost. Or a
+    /// later process of the peer has greeted this node: told before the first message from that process, and no message
+    /// from an earlier one follows. The link to it stands a little later, and is told then.
     Connected {
         /// The peer.
         peer: NodeId,
         /// From the peer's greeting.
         incarnation: Incarnation,
+        /// The number of the peer's working directory. Another one than before: the peer has lost its disk.
+        disk_id: u64,
     },
     /// The peer's process has ended.
     Lost {
@@ -96,6 +100,8 @@ pub(super) struct Peer {
     pub(super) name: String,
     pub(super) address: PeerAddress,
     pub(super) outgoing: Outgoing,
+    /// The process of it that greeted last.
+    pub(super) life: Option<Life>,
     /// The link from it, once greeted.
     pub(super) incoming: Option<Key>,
     pub(super) redial: Redial,
@@ -364,6 +370,7 @@ impl Peer {
             name: settings.identity,
             address: PeerAddress::new(&settings.host, settings.port),
             outgoing: Outgoing::Waiting(Millis(0)),
+            life: None,
             incoming: None,
             redial: Redial::new(redial_pause_max),
             was_up: false,
