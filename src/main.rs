@@ -108,7 +108,8 @@ fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<Da
         rng: Rng::new(random_seed()),
     };
     let (storage, report) = LogStorage::open(directory, options)?;
-    log::info!("{}: {report}", settings.working_directory.display());
+    let level = if report.set_aside.is_some() { log::Level::Error } else { log::Level::Info };
+    log::log!(level, "{}: {report}", settings.working_directory.display());
     Ok(storage)
 }
 
