@@ -142,7 +142,7 @@ fn ports_of(nodes: &[Node]) -> Vec<(u64, u16)> {
 }
 
 /// Turns of all nodes until `is_done`. Returns how long that took.
-fn run_until(nodes: &mut [Node], what: &str, is_done: impl Fn(&[Node]) -> bool) -> Duration {
+fn run_until(nodes: &mut [Node], what: &str, mut is_done: impl FnMut(&[Node]) -> bool) -> Duration {
     let start = Instant::now();
     while !is_done(nodes) {
         assert!(start.elapsed() < Duration::from_secs(20), "waited in vain for {what}");

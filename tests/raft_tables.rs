@@ -348,7 +348,7 @@ fn votes_in_every_role() {
 }
 
 /// Both sides skip whole terms: the follower's refusal and the leader's next try, for pairs of logs.
-/// Covers: B10 S22
+/// Covers: B10 S22 S54
 #[test]
 fn refusals_skip_whole_terms() {
     for (leader_log, follower_log, refusal, next) in [
@@ -384,7 +384,7 @@ fn refusals_skip_whole_terms() {
 }
 
 /// An append that begins under the follower's snapshot is answered with what is committed: all of it is common.
-/// Covers: B10 B20 S22
+/// Covers: B10 B20 S22 S54 S55
 #[test]
 fn appends_under_the_snapshot_are_common() {
     let snapshot = EntryId::new(Term(2), Index(5));
@@ -398,7 +398,7 @@ fn appends_under_the_snapshot_are_common() {
 }
 
 /// What an answer changes in the leader's view of a peer, and what the leader sends next.
-/// Covers: B11 S24
+/// Covers: B11 S24 S43
 #[test]
 fn answers_move_the_view_of_a_peer() {
     for (answer, progress, commit, sent) in [

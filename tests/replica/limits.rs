@@ -45,6 +45,7 @@ fn too_many_writes_are_refused() {
 }
 
 /// I1, I2: the bytes count too, and come back when the writes end, however they end.
+/// Covers: S44
 #[test]
 fn too_many_bytes_are_refused() {
     let (mut cluster, id) = cut_off(2);
@@ -108,6 +109,7 @@ fn too_many_reads_are_refused() {
 }
 
 /// I1, I2: a leader appends only so much that is not committed, own and others' writes; the rest waits its turn.
+/// Covers: S44
 #[test]
 fn uncommitted_bytes_are_bounded() {
     let (mut cluster, leader) = Cluster::with_leader(3, 5);
@@ -173,6 +175,7 @@ fn payload(seq: u64, key: &str, value: &str) -> Vec<u8> {
 }
 
 /// B18: a long log is applied in portions, one a turn, with nothing left out, and without waiting for anything.
+/// Covers: B18 S52
 #[test]
 fn a_long_log_is_applied_in_portions() {
     let value = "v".repeat(APPLY_BYTES_PER_TURN_MAX / 4 + 1);

@@ -390,6 +390,7 @@ fn a_write_is_not_sent_at_its_deadline() {
 }
 
 /// I1: a new leader appends nothing of its own choice before what it inherited is committed.
+/// Covers: S44
 #[test]
 fn a_new_leader_commits_what_it_inherited_first() {
     let (mut cluster, leader) = Cluster::with_leader(3, 19);
