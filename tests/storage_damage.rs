@@ -258,7 +258,7 @@ fn missing_files() {
     assert!(file.ends_with(SECOND) && detail.contains("the file is missing"), "{file}: {detail}");
     let disk = without(SECOND);
     disk.delete(FIRST);
-    assert!(refused(&disk).contains("no segment of the log"));
+    assert!(damaged(&disk).2.contains("no segment of the log"));
     disk.delete("hard-state");
     disk.delete("keva.id");
     assert!(open(&disk, 3).unwrap().1.first_start, "nothing is left, so this is a first start");
