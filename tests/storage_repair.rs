@@ -31,7 +31,7 @@ fn sample() -> SimDisk {
     let mut storage = must_open(&disk, 1);
     storage.set_standing(Standing::Voter).unwrap();
     set_term(&mut storage, 1);
-    append_synced(&mut storage, 1, &[&[1; 976], &[2; 976], &[3; 976], b"four"]);
+    append_synced(&mut storage, 1, &[&[1; 976], &[2; 976], &[3; 976], &[4; 976]]);
     storage.set_hard_state(HardState { commit_index: Index(3), ..VOTE }).unwrap();
     append_synced(&mut storage, 5, &[b"five", b"six"]);
     while storage.is_dirty() {

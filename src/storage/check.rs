@@ -105,6 +105,9 @@ pub fn check_files<D: Directory>(directory: &mut D, verbose: bool) -> Result<Che
         }
     };
     describe_identity(&mut report, owner, &membership);
+    if let Some(contradiction) = membership.contradiction(owner) {
+        report.blame(format!("{} was changed: {contradiction}", directory.path(IDENTITY_NAME)));
+    }
     if names.iter().any(|name| name == HARD_STATE_NAME) {
         check_hard_state(directory, owner, &mut report);
     }
@@ -138,7 +141,7 @@ fn describe_identity(report: &mut CheckReport, owner: Owner, membership: &Member
     ));
 }
 
-/// Both copies of the hard state. One bad copy is a problem, though a start copes with it.
+/// Both copies of the hard state. One bad copy is no problem: a power cut in the middle of a write leaves that.
 fn check_hard_state<D: Directory>(directory: &mut D, owner: Owner, report: &mut CheckReport) {
     let path = directory.path(HARD_STATE_NAME);
     let found = directory
@@ -149,8 +152,9 @@ fn check_hard_state<D: Directory>(directory: &mut D, owner: Owner, report: &mut 
         Ok((found, slot)) => {
             report.note(format!("{HARD_STATE_NAME}: {}", describe_slot(&slot)));
             if let Some(bad) = found.slots.iter().position(Option::is_none) {
-                report.blame(format!(
-                    "{path}: the {} of the two copies is damaged; the other one is used, and a start repairs both",
+                report.note(format!(
+                    "{HARD_STATE_NAME}: the {} of the two copies is damaged: its writing was cut short, or it rotted since; \
+                     the other one is used, and a start repairs both",
                     ["first", "second"][bad]
                 ));
             }
@@ -341,7 +345,7 @@ fn rehearse<D: Directory>(
             report.outcome = if report.is_sound() {
                 "a node can be started on it".into()
             } else {
-                "a node can be started on it all the same, and repairs this".into()
+                "a node can be started on it all the same: it does not need what is damaged".into()
             };
         }
         Err(error) => {

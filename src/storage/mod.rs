@@ -1,8 +1,9 @@
-//! The log and the hard state on disk.
+//! The log, the snapshots and the hard state on disk.
 //!
 //! ```text
 //!  LogStorage ─┬─ HardStateFile     term, vote, start counter: two copies in one file
 //!              ├─ Log ── Segment    preallocated files of records; a record is an entry with a chained checksum
+//!              ├─ Snapshots         the newest one, the draft of the next, and the file that the next one goes into
 //!              ├─ recovery, cases   what is believed after a crash, as tables
 //!              └─ Directory, Region the files: real ones (DataDir, MappedFile) or a simulated disk
 //! ```
@@ -15,6 +16,9 @@
 //! | `keva.id` | whose directory this is, as text |
 //! | `hard-state` | the hard state, twice |
 //! | `seg-<number>.log` | segments of the log |
+//! | `snap-<index>-<term>.snap` | the newest snapshot: everything up to that entry |
+//! | `snapshot.tmp` | the next snapshot, or the file that it will go into |
+//! | `damaged-*` | what was set aside because of damage |
 //! | `*.tmp` | files that are not whole yet |
 //!
 //! How it holds together:
@@ -25,9 +29,9 @@
 //! - A turn's entries cost one write and one `fdatasync`; the hard state is written only when it changes, and when a new
 //!   segment was begun, so that a segment that disappears is missed.
 //! - After the first failed write or sync nothing is written any more: the process stops and recovers.
-//!
-//! What this leaves out: snapshots and the removal of the log's beginning, re-use of old segment files, a handler for
-//! SIGBUS (see [`region`]), and repair of damage from other nodes.
+//! - A snapshot has its name before any segment that it covers goes; a log that a snapshot takes the place of becomes
+//!   void by the first segment of its successor. Files that are used again have their new names durably before they are
+//!   overwritten, and nothing in them passes for what belongs there.
 
 mod cases;
 mod check;

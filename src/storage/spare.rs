@@ -267,13 +267,14 @@ impl<R: Region> Spare<R> {
     ) -> Result<(R, &'static str), StorageError> {
         let size = segment_size_for(entry_bytes, self.usual);
         let is_usual = size == self.usual;
+        // Made for what comes: all of it fits.
+        if let Some(large) = self.large.take_if(|large| large.size() >= size) {
+            return Ok((large, LARGE_SEGMENT_TEMPORARY));
+        }
         if is_usual && !self.files.is_empty() {
             let mut file = self.files.remove(0);
             file.blank().map_err(io_error("write", directory.path(file.name)))?;
             return Ok((file.region, file.name));
-        }
-        if let Some(large) = self.large.take_if(|large| large.size() >= size) {
-            return Ok((large, LARGE_SEGMENT_TEMPORARY));
         }
         self.large = None;
         let name = if is_usual { SPARE_NAME } else { LARGE_SEGMENT_TEMPORARY };
