@@ -6,7 +6,7 @@ mod support;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::cluster::{Cluster, ClusterOptions, PATIENCE, report, wait_for};
 use support::failover::wait_acknowledged;
