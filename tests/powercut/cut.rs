@@ -15,12 +15,12 @@ pub(crate) struct Player<'a> {
     position: usize,
     /// Everything up to the last flush.
     durable: Image,
-    /// Written since, in order: offset and bytes.
+    /// Blocks written since, in order: offset and bytes.
     unflushed: Vec<(usize, &'a [u8])>,
     promises: Promises,
 }
 
-/// What of the unflushed writes a cut leaves.
+/// What of the unflushed blocks a cut leaves.
 pub(crate) struct Cut<'a> {
     /// Offset and bytes, in the order of their writing.
     pub(crate) kept: Vec<(usize, &'a [u8])>,
@@ -41,7 +41,12 @@ impl<'a> Player<'a> {
     pub(crate) fn advance(&mut self, position: usize) -> Result<(), String> {
         for event in &self.events[self.position..position] {
             match event {
-                Event::Write { offset, bytes } => self.unflushed.push((*offset, bytes)),
+                // A disk does not write many blocks as one.
+                Event::Write { offset, bytes } => {
+                    let blocks = bytes.chunks(BLOCK_BYTES).enumerate();
+                    let pieces = blocks.map(|(number, block)| (offset + number * BLOCK_BYTES, block));
+                    self.unflushed.extend(pieces);
+                }
                 Event::Flush => {
                     for (offset, bytes) in self.unflushed.drain(..) {
                         self.durable.write(offset, bytes);
@@ -110,7 +115,7 @@ impl<'a> Player<'a> {
         let whole = self.unflushed.iter().zip(&chosen).filter(|(_, kept)| **kept).map(|(write, _)| *write);
         let mut kept: Vec<(usize, &[u8])> = whole.collect();
         let how = format!(
-            "{how}{} of {count} unflushed writes: {}",
+            "{how}{} of {count} unflushed blocks: {}",
             if torn { " and torn pieces" } else { "" },
             kept.len()
         );
@@ -121,7 +126,7 @@ impl<'a> Player<'a> {
     }
 }
 
-/// Some sectors of a write. The first block stays whole: the checksum of ext4's superblock is in another sector than
+/// Some sectors of a block. The first block stays whole: the checksum of ext4's superblock is in another sector than
 /// what changes most, and no file system over it can help when that is torn.
 fn tear<'a>((offset, bytes): (usize, &'a [u8]), rng: &mut Rng) -> Vec<(usize, &'a [u8])> {
     if offset < BLOCK_BYTES || rng.range(0, 2) == 0 {

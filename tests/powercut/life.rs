@@ -17,7 +17,7 @@ use crate::promises::Promises;
 use crate::recorder::{Event, Recorder};
 
 /// Steps of the workload in a life.
-const STEPS: u64 = 40;
+const STEPS: u64 = 24;
 /// Sizes of a usual segment, one per life.
 const SEGMENT_BYTES: [u64; 3] = [8192, 16384, 65536];
 /// The node's working directory in its file system.
