@@ -31,9 +31,9 @@ usage_error() {
     exit 2
 }
 
-# Bugs that only a power cut shows, and of which the disk sees something.
+# Bugs that need a power cut to be seen. The others need damage or a failing disk, or are seen without a cut.
 readonly MUTANTS=(hard-state-not-synced log-before-hard-state name-before-content names-not-synced
-    rotate-before-sync)
+    older-slot-wins tail-not-rewritten void-segments-count)
 
 images=600 seed=1 mutants=()
 while (($# > 0)); do

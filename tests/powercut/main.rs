@@ -125,7 +125,8 @@ fn cut_power(arguments: &RunArguments) -> ExitCode {
             ExitCode::FAILURE
         }
         (Err(error), Some(_)) => {
-            println!("found after {} images: {error}", tally.images);
+            let first = error.lines().next().unwrap_or_default();
+            println!("found after {} images: {first}", tally.images);
             ExitCode::SUCCESS
         }
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 
+use keva::limits::LOG_BUFFER_BYTES_MAX;
 use keva::raft::entry::Entry;
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{HardState, Index, NodeId, Term};
@@ -24,7 +25,8 @@ enum Step {
     ChangeHardState,
     RemoveSuffix,
     PrepareSpare,
-    /// The process dies and is started again; the kernel keeps what is in its cache.
+    /// The process dies and is started again; the kernel keeps what is in its cache. What the storage then shows is
+    /// promised, although no sync came after its writing.
     Crash,
     /// A stop in good order.
     Restart,
@@ -39,7 +41,7 @@ const STEPS: [(Step, u64); 8] = [
     (Step::ChangeHardState, 3),
     (Step::RemoveSuffix, 3),
     (Step::PrepareSpare, 2),
-    (Step::Crash, 1),
+    (Step::Crash, 2),
     (Step::Restart, 1),
     (Step::WriteBack, 3),
     (Step::Sync, 7),
@@ -111,7 +113,10 @@ impl Workload {
 
     fn take(&mut self, step: Step) -> Result<(), StorageError> {
         match step {
-            Step::Append => self.append(),
+            Step::Append => {
+                let payloads = (0..self.rng.range(1, 6)).map(|_| self.payload()).collect();
+                self.append(payloads)
+            }
             Step::ChangeHardState => self.change_hard_state(),
             Step::RemoveSuffix => {
                 let node = self.node.as_mut().expect("the storage is open");
@@ -126,6 +131,11 @@ impl Workload {
                 self.node().prepare_spare(budget).map(drop)
             }
             Step::Crash => {
+                if self.rng.range(0, 2) == 0 {
+                    // So much is written at once, without a sync.
+                    let payload = self.fill(LOG_BUFFER_BYTES_MAX);
+                    self.append(vec![payload])?;
+                }
                 self.node = None;
                 self.open()
             }
@@ -142,12 +152,11 @@ impl Workload {
         }
     }
 
-    fn append(&mut self) -> Result<(), StorageError> {
+    fn append(&mut self, payloads: Vec<Vec<u8>>) -> Result<(), StorageError> {
         let term = self.node().hard_state().term;
-        let next = self.node().last_index().0 + 1;
-        let count = self.rng.range(1, 6);
+        let first = self.node().last_index().0 + 1;
         let batch: Vec<Vec<u8>> =
-            (next..next + count).map(|index| entry_bytes(term, index, &self.payload())).collect();
+            (first..).zip(&payloads).map(|(index, payload)| entry_bytes(term, index, payload)).collect();
         let entries: Vec<Entry<'_>> =
             batch.iter().map(|bytes| Entry::decode(bytes).expect("just encoded")).collect();
         say(&Note::Append(entries.iter().map(|entry| digest(*entry)).collect()));
@@ -174,8 +183,7 @@ impl Workload {
         Ok(())
     }
 
-    /// Of any size: empty, usual, larger than a segment, larger than the buffer of the log. Some are all zeros, some
-    /// look like the inside of a segment (F8, F9).
+    /// Of any size: empty, usual, larger than a segment, larger than the buffer of the log.
     fn payload(&mut self) -> Vec<u8> {
         let len = match self.rng.range(0, 60) {
             0..=4 => 0,
@@ -183,7 +191,12 @@ impl Workload {
             6..=10 => self.rng.range(3000, 20_000),
             11..=25 => self.rng.range(500, 1700),
             _ => self.rng.range(1, 120),
-        } as usize;
+        };
+        self.fill(len as usize)
+    }
+
+    /// Some are all zeros, some look like the inside of a segment (F8, F9).
+    fn fill(&mut self, len: usize) -> Vec<u8> {
         match self.rng.range(0, 4) {
             0 => vec![0; len],
             1 => self.old_records(len),
