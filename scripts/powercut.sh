@@ -31,7 +31,7 @@ usage_error() {
     exit 2
 }
 
-# Bugs that need a power cut to be seen. The others need damage or a failing disk, or are seen without a cut.
+# Bugs that a power cut shows; some are also seen after a mere crash. The others need damage or a failing disk.
 readonly MUTANTS=(hard-state-not-synced log-before-hard-state name-before-content names-not-synced
     older-slot-wins tail-not-rewritten void-segments-count)
 
