@@ -2,18 +2,28 @@
 # Tests the simulator: every planted bug must be found. See --help.
 # Needs Rust.
 set -euo pipefail
+# With CDPATH, cd may go elsewhere, and prints where.
+unset CDPATH
 
 usage() {
     cat <<'TEXT'
 Usage: scripts/mutants.sh [OPTIONS] [BUG...]
+       scripts/mutants.sh --seed N [--trace | --shrink] [OPTIONS] BUG
 
 Builds Keva with planted bugs, switches on one after the other (all of them, or those named), and lets the
-simulator look for it. Prints how many seeds each one took, and fails if one is not found.
+simulator look for it. Prints how many seeds each one took, and fails if one is not found. With --seed, shows
+what one bug does in one run.
 
 Options:
   --seeds N    seeds per bug at most [default: 5000]
   --start N    the first of them [default: 1]
+  --jobs N     how many bugs at a time [default: 2]
   --list       print the names of the bugs
+  --seed N     run this seed only, with one bug
+  --trace      with --seed: print all that happens
+  --shrink     with --seed: look for fewer faults, operations, users, keys and nodes that fail too
+  --with KIND, --without KIND, --nodes N, --users N, --keys N, --operations N
+               as for scripts/sim.sh, instead of what is advised for a bug
   -h, --help   print this
 TEXT
 }
@@ -23,15 +33,21 @@ usage_error() {
     exit 2
 }
 
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+# What brings out a bug that is rare otherwise.
+advice_for() {
+    case $1 in
+    any-answer-confirms-reads) echo --with Echo ;;
+    campaign-outlives-candidacy) echo --with Falter --with Storm ;;
+    esac
+}
 
 all_bugs() {
     grep -rhoE 'mutant\("[a-z-]+"\)' src | sed -E 's/.*"(.*)".*/\1/' | sort -u
 }
 
-seeds=5000
-start=1
-bugs=()
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+seeds=5000 start=1 jobs=2
+bugs=() seed=() showing=() plan=()
 while (($# > 0)); do
     case $1 in
     -h | --help)
@@ -42,17 +58,35 @@ while (($# > 0)); do
         all_bugs
         exit
         ;;
-    --seeds | --start)
+    --trace | --shrink) showing+=("$1") ;;
+    --with | --without)
         (($# > 1)) || usage_error "$1 takes a value"
-        [[ $2 =~ ^[0-9]+$ ]] || usage_error "$1 takes a number, not $2"
-        if [[ $1 == --seeds ]]; then seeds=$2; else start=$2; fi
+        plan+=("$1" "$2")
+        shift
+        ;;
+    --seeds | --start | --jobs | --seed | --nodes | --users | --keys | --operations)
+        (($# > 1)) || usage_error "$1 takes a value"
+        [[ $2 =~ ^[0-9]{1,18}$ ]] || usage_error "$1 takes a number, not $2"
+        case $1 in
+        --seeds) seeds=$2 ;;
+        --start) start=$2 ;;
+        --jobs) jobs=$2 ;;
+        --seed) seed=("$1" "$2") ;;
+        *) plan+=("$1" "$2") ;;
+        esac
         shift
         ;;
     -*) usage_error "there is no option $1" ;;
-    *) bugs+=("$1") ;;
+    *)
+        all_bugs | grep -qxF -- "$1" || usage_error "there is no bug $1"
+        bugs+=("$1")
+        ;;
     esac
     shift
 done
+((jobs > 0)) || usage_error "--jobs takes at least 1"
+((${#seed[@]} == 0 || ${#bugs[@]} == 1)) || usage_error "--seed takes one bug"
+((${#showing[@]} == 0 || ${#seed[@]} > 0)) || usage_error "${showing[0]} goes with --seed"
 if ((${#bugs[@]} == 0)); then
     mapfile -t bugs < <(all_bugs)
 fi
@@ -60,17 +94,44 @@ fi
 # A directory of its own: other flags mean that every dependency is compiled again.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/mutants
 export RUSTFLAGS="${RUSTFLAGS:-} --cfg keva_mutation"
-simulation() {
-    cargo test --locked --quiet --profile sim --test simulation -- "$@"
+build=(cargo test --locked --quiet --profile sim --test simulation --no-run)
+"${build[@]}"
+simulation=$("${build[@]}" --message-format=json | sed -nE 's/.*"executable":"([^"]*\/simulation-[^"]*)".*/\1/p')
+[[ -x $simulation ]] || {
+    printf 'mutants.sh: cargo does not say where the simulator is: %s\n' "$simulation" >&2
+    exit 1
 }
 
-cargo test --locked --quiet --profile sim --test simulation --no-run
+if ((${#seed[@]} > 0)); then
+    exec "$simulation" --mutant "${bugs[0]}" "${seed[@]}" "${plan[@]}" "${showing[@]}"
+fi
+
+results=$(mktemp -d)
+trap 'rm -rf -- "$results"' EXIT
+look_for() {
+    local advice=("${plan[@]}")
+    ((${#advice[@]} > 0)) || read -ra advice < <(advice_for "$1" && echo)
+    "$simulation" --mutant "$1" --start "$start" --seeds "$seeds" "${advice[@]}" >"$results/$1" 2>&1
+}
+for bug in "${bugs[@]}"; do
+    while (($(jobs -rp | wc -l) >= jobs)); do
+        wait -n || true
+    done
+    look_for "$bug" &
+done
+wait || true
+
 missed=()
 printf '%-32s %6s  %s\n' bug seeds 'what was noticed'
 for bug in "${bugs[@]}"; do
-    output=$(simulation --mutant "$bug" --start "$start" --seeds "$seeds" 2>&1) || true
-    count=$(sed -nE 's/^caught after ([0-9]+) seeds$/\1/p' <<<"$output")
-    notice=$(sed -n '/^FAILED/{n;s/^ *//;p;q}' <<<"$output")
+    # The last line of a run that came to its end, whatever that was.
+    if ! grep -q '^per core: ' "$results/$bug"; then
+        printf 'mutants.sh: with %s the simulator broke off:\n' "$bug" >&2
+        tail -n 20 "$results/$bug" >&2
+        exit 1
+    fi
+    count=$(sed -nE 's/^caught after ([0-9]+) seeds$/\1/p' "$results/$bug")
+    notice=$(sed -n '/^FAILED/{n;s/^ *//;p;q}' "$results/$bug")
     printf '%-32s %6s  %.110s\n' "$bug" "${count:-none}" "$notice"
     [[ -n $count ]] || missed+=("$bug")
 done

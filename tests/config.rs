@@ -1,35 +1,15 @@
 //! Configuration files: what loads, what every broken rule says, and that the sample file tells the truth.
 
+#[path = "support/original.rs"]
+mod original;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use keva::config::units::{UnitError, parse_bytes, parse_duration_ms, show_bytes, show_duration_ms};
 use keva::config::{Config, LimitSettings, StorageSettings, node_id};
 use keva::limits;
-
-/// The file that came with the original Keva.
-const ORIGINAL: &str = "\
-[[node]]
-identity='host1'
-address='localhost'
-keva_port='370'
-user_port='380'
-wait_time='5'
-
-[[node]]
-identity='host2'
-address='localhost'
-keva_port='371'
-user_port='381'
-wait_time='4'
-
-[[node]]
-identity='host3'
-address='localhost'
-keva_port='372'
-user_port='382'
-wait_time='3'
-";
+use original::ORIGINAL_CONFIGURATION;
 
 /// Two good nodes, to be spoiled by replacing a part.
 const GOOD: &str = "\
@@ -69,7 +49,7 @@ fn sample() -> String {
 
 #[test]
 fn original_file_loads_verbatim() {
-    let config = good(ORIGINAL);
+    let config = good(ORIGINAL_CONFIGURATION);
     let read: Vec<_> = config
         .nodes
         .iter()

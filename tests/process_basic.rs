@@ -10,6 +10,7 @@ use support::cluster::{Cluster, ClusterOptions, PATIENCE, report, wait_for};
 use support::http_client::{Failure, HttpClient};
 use support::http_message::Answer;
 use support::node_process::NodeProcess;
+use support::original::ORIGINAL_CONFIGURATION;
 use support::workload::write_once;
 
 /// What the first Keva answered to a write, and this one too, to the byte.
@@ -34,30 +35,6 @@ fn get(client: &mut HttpClient, key: &str) -> Answer {
 fn put(client: &mut HttpClient, key: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
     call(client, "PUT", &format!("/v1/storage/key/{key}"), headers, body)
 }
-
-/// The configuration file of the first Keva's manual.
-const ORIGINAL_CONFIGURATION: &str = "\
-[[node]]
-identity='host1'
-address='localhost'
-keva_port='370'
-user_port='380'
-wait_time='5'
-
-[[node]]
-identity='host2'
-address='localhost'
-keva_port='371'
-user_port='381'
-wait_time='4'
-
-[[node]]
-identity='host3'
-address='localhost'
-keva_port='372'
-user_port='382'
-wait_time='3'
-";
 
 /// Takes the ports of the original configuration away from other runs of this test. `None`: not allowed to use them.
 fn take_original_ports() -> Option<TcpListener> {

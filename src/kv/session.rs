@@ -55,9 +55,4 @@ impl Sessions {
             seq: *seq,
         })
     }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.newest.clear();
-    }
 }

@@ -5,7 +5,7 @@ use crate::raft::message::Message;
 use crate::raft::progress::Progress;
 use crate::raft::quorum::{VoteResult, reached_by_majority, vote_result};
 use crate::raft::raft::Raft;
-use crate::raft::read_index::ReadQueue;
+use crate::raft::read_queue::ReadQueue;
 use crate::raft::role::{Election, Follower, Leader, Role};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};

@@ -64,6 +64,7 @@ pub mod quorum;
 #[allow(clippy::module_inception, reason = "the type Raft lives in the file named after it")]
 pub mod raft;
 mod read_index;
+mod read_queue;
 mod role;
 pub mod storage;
 mod transfer;

@@ -8,8 +8,6 @@
 //! Until the leader has committed an entry of its own term it does not know how far the log is committed (paper,
 //! section 8), and reads wait.
 
-use std::collections::VecDeque;
-
 use crate::limits::READ_CONTEXTS_MAX;
 use crate::raft::message::{Message, ReadContext, ReadRound};
 use crate::raft::quorum::reached_by_majority;
@@ -18,48 +16,6 @@ use crate::raft::role::Role;
 use crate::raft::storage::Storage;
 use crate::raft::types::{Index, NodeId};
 use crate::util::mutation::mutant;
-
-/// A leader's reads that are not confirmed yet.
-#[derive(Clone, Debug, Default, Hash)]
-pub(super) struct ReadQueue {
-    /// The latest round that was sent.
-    pub(super) round: ReadRound,
-    /// Waiting for the first commit of the term.
-    unready: Vec<(NodeId, ReadContext)>,
-    /// Waiting for their round, in the order of rounds.
-    queue: VecDeque<Read>,
-}
-
-#[derive(Clone, Debug, Hash)]
-struct Read {
-    round: ReadRound,
-    from: NodeId,
-    context: ReadContext,
-    index: Index,
-}
-
-impl ReadQueue {
-    fn waiting_from(&self, node: NodeId) -> usize {
-        self.unready.iter().filter(|(from, _)| *from == node).count()
-            + self.queue.iter().filter(|read| read.from == node).count()
-    }
-
-    /// Whether a new round must be sent for the newest reads.
-    pub(super) fn needs_round(&self) -> bool {
-        self.queue.back().is_some_and(|read| read.round > self.round)
-    }
-
-    fn register(&mut self, from: NodeId, context: ReadContext, index: Index) {
-        let round = if mutant("read-joins-sent-round") {
-            self.round
-        } else if mutant("read-round-is-request") {
-            ReadRound(context.0)
-        } else {
-            ReadRound(self.round.0 + 1)
-        };
-        self.queue.push_back(Read { round, from, context, index });
-    }
-}
 
 impl<S: Storage> Raft<S> {
     /// Asks up to which index the state must be applied before the reads named by `context` may be answered. The
@@ -103,7 +59,7 @@ impl<S: Storage> Raft<S> {
         if ready || mutant("read-before-own-commit") {
             leader.reads.register(from, context, commit_index);
         } else {
-            leader.reads.unready.push((from, context));
+            leader.reads.hold(from, context);
         }
         true
     }
@@ -115,9 +71,7 @@ impl<S: Storage> Raft<S> {
         }
         let commit_index = self.commit_index;
         if let Role::Leader(leader) = &mut self.role {
-            for (from, context) in std::mem::take(&mut leader.reads.unready) {
-                leader.reads.register(from, context, commit_index);
-            }
+            leader.reads.register_held(commit_index);
         }
     }
 
@@ -131,11 +85,7 @@ impl<S: Storage> Raft<S> {
         if mutant("read-without-quorum") {
             confirmed = leader.reads.round;
         }
-        let mut done = Vec::new();
-        while let Some(read) = leader.reads.queue.pop_front_if(|read| read.round <= confirmed) {
-            done.push(read);
-        }
-        for read in done {
+        for read in leader.reads.take_confirmed(confirmed) {
             if read.from == self.config.id {
                 self.confirmed_reads.push((read.context, read.index));
             } else {

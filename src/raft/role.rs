@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::raft::progress::Progress;
-use crate::raft::read_index::ReadQueue;
+use crate::raft::read_queue::ReadQueue;
 use crate::raft::types::{Index, NodeId, RoleName};
 use crate::util::time::Millis;
 

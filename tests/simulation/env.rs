@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Start { node: usize },
     /// A fault of a kind is due.
     Fault { class: u8 },
+    /// The others lose the leader whose answers are held back.
+    Depose,
     /// A partition ends.
     Heal { number: u64 },
 }
@@ -35,6 +37,8 @@ pub(crate) struct Env {
     sequence: u64,
     pub(crate) events: u64,
     hash: u64,
+    /// Until then all users are in a hurry.
+    pub(crate) rush_until: u64,
     pub(crate) is_tracing: bool,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
@@ -50,6 +54,7 @@ impl Env {
             sequence: 0,
             events: 0,
             hash: 0,
+            rush_until: 0,
             is_tracing,
             network: Network::new(&plan),
             checks: Checks::new(&plan),

@@ -1,12 +1,12 @@
 //! What goes wrong, and when.
 
 use fastrand::Rng;
-use keva::raft::entry::Entry;
 
 use crate::env::{Env, Event};
 use crate::marks::Mark;
 use crate::node::Node;
-use crate::plan::{CLASSES, Class, Plan, exponential, stream};
+use crate::plan::{CLASSES, Class, exponential, stream};
+use crate::storms::Storms;
 use crate::support::sim_region::SimDisk;
 
 /// How a process ends.
@@ -31,6 +31,7 @@ pub(crate) enum Order {
 pub(crate) struct Faults {
     streams: Vec<Rng>,
     partition: u64,
+    pub(crate) storms: Storms,
     /// Nodes whose disks may rot: never so many that something could be lost.
     rotting: Vec<usize>,
 }
@@ -44,7 +45,7 @@ impl Faults {
         let mut order: Vec<usize> = (0..plan.nodes).collect();
         rng.shuffle(&mut order);
         order.truncate(plan.minority());
-        let mut faults = Faults { streams, partition: 0, rotting: order };
+        let mut faults = Faults { streams, partition: 0, storms: Storms::new(plan.nodes), rotting: order };
         for class in env.plan.classes.iter() {
             faults.schedule(env, class);
         }
@@ -57,7 +58,7 @@ impl Faults {
     }
 
     fn schedule(&mut self, env: &mut Env, class: Class) {
-        if class == Class::Storm {
+        if matches!(class, Class::Storm | Class::Echo) {
             let unit = env.plan.unit();
             let at = env.now + self.rng(class).u64(unit / 4..unit * 4);
             if at < env.plan.duration && env.plan.nodes > 1 {
@@ -67,8 +68,13 @@ impl Faults {
         }
         let factor = match class {
             Class::Partition | Class::OneWay | Class::Pause | Class::CrashPoint | Class::Reset => 1,
-            Class::Kill | Class::PowerCut | Class::Leap | Class::Stop => 2,
-            Class::CrashAll | Class::SyncError | Class::DiskFull | Class::Rot | Class::Wipe => 4,
+            Class::Kill | Class::PowerCut | Class::Leap | Class::Stop | Class::Freeze => 2,
+            Class::CrashAll
+            | Class::SyncError
+            | Class::DiskFull
+            | Class::Rot
+            | Class::Misdirect
+            | Class::Wipe => 4,
             _ => return,
         };
         let at = env.now + 1 + exponential(self.rng(class), env.plan.fault_interval * factor);
@@ -120,6 +126,14 @@ impl Faults {
                 nodes[node].clock.leap(leap);
                 nodes[node].wake(env, env.now);
             }
+            Class::Freeze => {
+                let until = env.now + rng.u64(..env.plan.unit() * 10);
+                env.mark(Mark::ClockStoodStill);
+                nodes[node].clock.freeze(env.now, until);
+                if rng.bool() {
+                    nodes[node].stand_still(env, until);
+                }
+            }
             Class::Kill => orders.push(Order::Die(node, Death::Kill)),
             Class::PowerCut => orders.push(Order::Die(node, Death::PowerCut)),
             Class::CrashAll => {
@@ -149,7 +163,14 @@ impl Faults {
                 nodes[node].is_damaged = true;
                 orders.push(Order::Die(node, Death::PowerCut));
             }
+            Class::Misdirect if !self.rotting.is_empty() => {
+                let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
+                nodes[node].is_damaged = true;
+                nodes[node].is_misdirected = true;
+                orders.push(Order::Die(node, Death::PowerCut));
+            }
             Class::Storm => self.storm(env, leader, nodes, orders),
+            Class::Echo => self.hold_answers(env, leader),
             Class::Stop => orders.push(Order::Stop(node)),
             Class::Wipe => orders.push(Order::Wipe(node)),
             _ => {}
@@ -204,49 +225,14 @@ impl Faults {
         self.plan_heal(env, Class::OneWay);
     }
 
-    /// What brings out several leaders at a time, and logs with many different ends.
-    fn storm(&mut self, env: &mut Env, leader: Option<usize>, nodes: &mut [Node], orders: &mut Vec<Order>) {
-        let rng = self.rng(Class::Storm);
-        let Some(leader) = leader else {
-            return if rng.bool() {
-                env.network.heal();
-            };
-        };
-        let (kind, friend) = (rng.u32(..8), rng.usize(..nodes.len()));
-        let others = (0..nodes.len()).filter(|other| *other != leader);
-        for other in others {
-            let (out, back) = match kind {
-                0 | 1 => (true, true),
-                2 => (true, false),
-                3 => (false, true),
-                4 | 5 => (other != friend, other != friend),
-                _ => (false, false),
-            };
-            if out {
-                env.network.block(leader, other);
-            }
-            if back {
-                env.network.block(other, leader);
-            }
-            if kind < 6 && rng.u32(..4) > 0 {
-                nodes[other].clock.leap(env.plan.unit() * 2);
-                nodes[other].wake(env, env.now);
-            }
-        }
-        match kind {
-            6 => orders.push(Order::Die(leader, if rng.bool() { Death::Kill } else { Death::PowerCut })),
-            7 => env.network.heal(),
-            _ => {}
-        }
-        self.partition += 1;
-        let after = exponential(self.rng(Class::Storm), env.plan.unit());
-        env.schedule(env.now + 1 + after, Event::Heal { number: self.partition });
+    fn plan_heal(&mut self, env: &mut Env, class: Class) {
+        let after = exponential(self.rng(class), env.plan.unit() * 4);
+        self.heal_after(env, after);
     }
 
-    fn plan_heal(&mut self, env: &mut Env, class: Class) {
+    pub(crate) fn heal_after(&mut self, env: &mut Env, micros: u64) {
         self.partition += 1;
-        let after = exponential(self.rng(class), env.plan.unit() * 4);
-        env.schedule(env.now + 1 + after, Event::Heal { number: self.partition });
+        env.schedule(env.now + 1 + micros, Event::Heal { number: self.partition });
     }
 
     pub(crate) fn heal(&mut self, env: &mut Env, number: u64) {
@@ -256,60 +242,4 @@ impl Faults {
             env.network.heal();
         }
     }
-
-    /// What is left on a disk when the power comes back.
-    pub(crate) fn crash_disk(&mut self, plan: &Plan, disk: &SimDisk) {
-        if plan.classes.has(Class::Torn) {
-            disk.tear_blocks();
-        }
-        let rng = self.rng(Class::PowerCut);
-        match rng.u32(..4) {
-            0 => disk.crash_losing_all(),
-            1 => disk.crash(&mut |outcomes| outcomes - 1),
-            _ => disk.crash(&mut |outcomes| rng.usize(..outcomes)),
-        }
-    }
-
-    /// Changes some bits where nothing but damage can explain it: not at the end of the newest segment's records, which
-    /// may as well have been torn by a crash.
-    pub(crate) fn rot_disk(&mut self, disk: &SimDisk) {
-        let names: Vec<String> = disk.names().into_iter().filter(|name| !name.ends_with(".tmp")).collect();
-        let newest = names.iter().filter(|name| name.starts_with("seg-")).max().cloned();
-        if names.is_empty() {
-            return;
-        }
-        let rng = self.rng(Class::Rot);
-        for _ in 0..rng.usize(1..4) {
-            let name = &names[rng.usize(..names.len())];
-            let bytes = disk.bytes(name);
-            // While the second copy of the newest hard state is not durable yet, damage to the first one looks like a
-            // write that was cut short.
-            if bytes.is_empty() || (name == "hard-state" && bytes[..512] != bytes[4096..4608]) {
-                continue;
-            }
-            let sure = if Some(name) == newest.as_ref() { surely_durable(&bytes) } else { bytes.len() };
-            // The front, where the data is, more often than the zeros behind it.
-            let offset = match (rng.u32(..3), name.as_str()) {
-                (0, _) => rng.usize(..sure),
-                (_, "hard-state") => rng.usize(..112) + 4096 * rng.usize(..2),
-                (1, _) if sure > 4096 => rng.usize(4096..sure),
-                _ => rng.usize(..sure.min(4600)),
-            };
-            disk.flip(name, offset, 1 << rng.u32(..8));
-        }
-    }
-}
-
-/// How many bytes of a segment a later record in it calls durable.
-fn surely_durable(bytes: &[u8]) -> usize {
-    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    let (mut at, mut ends, mut durable) = (4096, Vec::new(), 0);
-    while let Some(Ok(entry)) = bytes.get(at + 16..).map(Entry::decode) {
-        durable = durable.max(number(at + 8));
-        at += (16 + entry.bytes().len()).next_multiple_of(16);
-        ends.push((entry.index().0, at));
-    }
-    // The record that says so must stay.
-    let last = ends.len().saturating_sub(1);
-    ends[..last].iter().rfind(|(index, _)| *index <= durable).map_or(4096, |(_, end)| *end)
 }

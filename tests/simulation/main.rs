@@ -3,6 +3,7 @@
 
 mod arguments;
 mod checks;
+mod damage;
 mod env;
 mod faults;
 mod links;
@@ -13,6 +14,7 @@ mod plan;
 mod runner;
 mod sessions;
 mod shrink;
+mod storms;
 mod support;
 mod turn;
 mod users;

@@ -57,6 +57,11 @@ marks! {
     StaleLeaderTold: "stale leader was told",
     SocketFull: "socket full",
     Busy: "turn with messages of several peers",
+    AnswersHeldBack: "answers to a leader held back over an election",
+    CampaignHeldUp: "process stood still while it campaigned",
+    ClockStoodStill: "clock stood still",
+    MisplacedRefused: "disk with a misplaced block refused",
+    MisplacedHarmless: "misplaced block that recovery overcame",
 }
 
 /// How often each was seen.

@@ -43,9 +43,10 @@ impl From<StorageError> for Halt {
     }
 }
 
-/// A host's monotonic clock: its own rate, its own start, and leaps.
+/// A host's monotonic clock: its own rate, its own start, leaps, and times when it stands still.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
+    /// It runs from here on, possibly in the future.
     started: u64,
     offset_us: u64,
     /// Thousandths of true time.
@@ -60,7 +61,11 @@ impl Clock {
     }
 
     pub(crate) fn read(&self, now: u64) -> Millis {
-        Millis((self.offset_us + (now - self.started) * self.rate / 1000) / 1000)
+        Millis(self.micros(now) / 1000)
+    }
+
+    fn micros(&self, now: u64) -> u64 {
+        self.offset_us + now.saturating_sub(self.started) * self.rate / 1000
     }
 
     /// When the clock will show this.
@@ -71,6 +76,17 @@ impl Clock {
 
     pub(crate) fn leap(&mut self, micros: u64) {
         self.offset_us += micros;
+    }
+
+    /// Stands still until then.
+    pub(crate) fn freeze(&mut self, now: u64, until: u64) {
+        self.offset_us = self.micros(now);
+        self.started = until.max(self.started);
+    }
+
+    /// Goes on at once.
+    pub(crate) fn thaw(&mut self, now: u64) {
+        self.started = self.started.min(now);
     }
 }
 
@@ -106,6 +122,8 @@ pub(crate) struct Node {
     pub(crate) die_at_send: Option<u32>,
     /// Its disk is damaged, or was, so it may refuse to start.
     pub(crate) is_damaged: bool,
+    /// The damage is done by misplaced blocks.
+    pub(crate) is_misdirected: bool,
     pub(crate) has_refused: bool,
     pub(crate) starts: u64,
     pub(crate) is_disk_full: bool,
@@ -137,6 +155,7 @@ impl Node {
             pause: None,
             die_at_send: None,
             is_damaged: false,
+            is_misdirected: false,
             has_refused: false,
             starts: 0,
             is_disk_full: false,
@@ -205,6 +224,13 @@ impl Node {
             self.wake_at = Some(at);
             env.schedule(at, crate::env::Event::Turn { node: self.index });
         }
+    }
+
+    /// The process stands still between two turns.
+    pub(crate) fn stand_still(&mut self, env: &mut Env, until: u64) {
+        self.busy_until = self.busy_until.max(until);
+        self.wake_at = None;
+        self.wake(env, until);
     }
 
     /// The turn is over: sleeps until there is something to do, unless there is already, and keeps house meanwhile.

@@ -63,10 +63,18 @@ pub(crate) enum Class {
     Storm,
     /// Disks are emptied. Outside of what the product promises today, so only on request.
     Wipe,
+    /// A leader's answers are held back while the others elect another one, and then they come.
+    Echo,
+    /// A process stands still when it has just begun to campaign, and others campaign meanwhile.
+    Falter,
+    /// A clock stands still for a while: with the whole host, as when it is suspended, or on its own.
+    Freeze,
+    /// A block was written to a wrong place of a file at rest, on a minority of the nodes.
+    Misdirect,
 }
 
 /// All kinds, in the order of their bits.
-pub(crate) const CLASSES: [Class; 25] = [
+pub(crate) const CLASSES: [Class; 29] = [
     Class::Delay,
     Class::Loss,
     Class::Reset,
@@ -92,6 +100,10 @@ pub(crate) const CLASSES: [Class; 25] = [
     Class::Large,
     Class::Storm,
     Class::Wipe,
+    Class::Echo,
+    Class::Falter,
+    Class::Freeze,
+    Class::Misdirect,
 ];
 
 impl Class {
@@ -103,8 +115,8 @@ impl Class {
     /// How many of a hundred seeds have it.
     fn percent(self) -> u32 {
         match self {
-            Class::SyncError | Class::DiskFull | Class::Rot => 8,
-            Class::Stop | Class::CrashAll | Class::Leap => 20,
+            Class::SyncError | Class::DiskFull | Class::Rot | Class::Misdirect => 8,
+            Class::Stop | Class::CrashAll | Class::Leap | Class::Freeze => 20,
             Class::Wipe => 0,
             Class::Torn => 70,
             _ => 35,

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::process::ExitCode;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use crate::arguments::Arguments;
@@ -17,6 +17,9 @@ use crate::world::{Report, run};
 const CORPUS: &str = include_str!("corpus");
 /// Seeds of every test run.
 const FIXED_SEEDS: std::ops::Range<u64> = 1..25;
+
+/// The planted bug, if there is one.
+static MUTANT: OnceLock<String> = OnceLock::new();
 
 thread_local! {
     static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
@@ -39,13 +42,22 @@ pub(crate) fn run_seed(seed: u64, overrides: &Overrides, is_tracing: bool) -> Re
 
 fn tell(seed: u64, overrides: &Overrides, error: &str) {
     println!("FAILED: seed {seed}\n  {error}\n  {}", Plan::new(seed, overrides));
-    println!("  again, with all that happens: scripts/sim.sh --seed {seed}{overrides} --trace");
-    println!("  make it smaller: scripts/sim.sh --seed {seed}{overrides} --shrink");
+    println!("  again, with all that happens: {} --trace", command(seed, overrides));
+    println!("  make it smaller: {} --shrink", command(seed, overrides));
+}
+
+/// What runs this seed again, without its last option.
+pub(crate) fn command(seed: u64, overrides: &Overrides) -> String {
+    match MUTANT.get() {
+        Some(mutant) => format!("scripts/mutants.sh {mutant} --seed {seed}{overrides}"),
+        None => format!("scripts/sim.sh --seed {seed}{overrides}"),
+    }
 }
 
 pub(crate) fn main(arguments: &Arguments) -> ExitCode {
     if let Some(mutant) = &arguments.mutant {
         keva::util::mutation::select(mutant);
+        MUTANT.set(mutant.clone()).expect("there is one command line");
     }
     let is_good = match arguments.seed {
         Some(seed) if arguments.is_shrinking => shrink(seed, &arguments.overrides),

@@ -1,7 +1,7 @@
 //! Makes a failing run smaller: fewer kinds of faults, operations, users, keys and nodes, as long as it still fails.
 
 use crate::plan::{CLASSES, Overrides, Plan};
-use crate::runner::run_seed;
+use crate::runner::{command, run_seed};
 
 /// Prints every step that helped, and the smallest command at the end. Says whether the seed passed to begin with.
 pub(crate) fn shrink(seed: u64, overrides: &Overrides) -> bool {
@@ -38,7 +38,7 @@ pub(crate) fn shrink(seed: u64, overrides: &Overrides) -> bool {
             break;
         }
     }
-    println!("{error}\n{}\nscripts/sim.sh --seed {seed}{best} --trace", Plan::new(seed, &best));
+    println!("{error}\n{}\n{} --trace", Plan::new(seed, &best), command(seed, &best));
     false
 }
 

@@ -119,6 +119,15 @@ impl User {
         self.wake(env, env.now);
     }
 
+    /// Something is wrong with the cluster, and users want to know.
+    pub(crate) fn hurry(&mut self, env: &mut Env) {
+        if env.now < env.rush_until {
+            let soon = env.now + 1 + exponential(&mut self.rng, env.plan.unit() / 10);
+            self.next_at = self.next_at.min(soon);
+            self.wake(env, soon);
+        }
+    }
+
     pub(crate) fn is_satisfied(&self) -> bool {
         self.owed == 0 && self.pending.is_empty()
     }
@@ -156,7 +165,11 @@ impl User {
             Status::Open => {}
             _ => return self.give_up(env, load),
         }
-        let think = if load.is_final { env.plan.unit() / 10 } else { env.plan.think };
+        let think = match load.is_final {
+            true => env.plan.unit() / 10,
+            false if env.now < env.rush_until => env.plan.think.min(env.plan.unit() / 10),
+            false => env.plan.think,
+        };
         self.next_at = env.now + 1 + exponential(&mut self.rng, think);
         if self.pending.len() >= env.plan.pipeline {
             return;

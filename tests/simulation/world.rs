@@ -100,6 +100,12 @@ impl World {
                 let class = CLASSES[usize::from(class)];
                 self.faults.strike(env, class, &mut self.nodes, &self.disks, &mut self.orders);
             }
+            Event::Depose => {
+                self.faults.depose(env, &mut self.nodes);
+                for user in &mut self.users {
+                    user.hurry(env);
+                }
+            }
             Event::Heal { number } => self.faults.heal(env, number),
         }
         for order in std::mem::take(&mut self.orders) {
@@ -133,8 +139,9 @@ impl World {
             return self.handle_halt(node, halt);
         }
         if self.nodes[node].is_done(self.env.now) {
-            self.finish(node);
+            return self.finish(node);
         }
+        self.faults.after_turn(&mut self.env, &mut self.nodes, node);
     }
 
     /// A node that was asked to stop is done.
@@ -232,7 +239,9 @@ impl World {
         } else {
             self.faults.crash_disk(&self.env.plan, disk);
             host.has_power = true;
-            if host.is_damaged {
+            if host.is_misdirected {
+                self.faults.misdirect(disk);
+            } else if host.is_damaged {
                 self.faults.rot_disk(disk);
             }
         }
@@ -267,7 +276,8 @@ impl World {
             (report.rewritten_bytes > 0, Mark::TailRewritten),
             (report.clean, Mark::RecoveryClean),
             (report.first_start && self.nodes[node].starts > 1, Mark::StartCutShort),
-            (self.nodes[node].is_damaged, Mark::RotHarmless),
+            (self.nodes[node].is_damaged && !self.nodes[node].is_misdirected, Mark::RotHarmless),
+            (self.nodes[node].is_misdirected, Mark::MisplacedHarmless),
         ];
         for (_, mark) in rare.into_iter().filter(|(happened, _)| *happened) {
             env.mark(mark);
@@ -285,7 +295,8 @@ impl World {
             return self.die(node, death);
         }
         assert!(self.nodes[node].is_damaged, "node{} does not start, on a good disk: {error}", node + 1);
-        self.env.mark(Mark::RotRefused);
+        let is_misdirected = self.nodes[node].is_misdirected;
+        self.env.mark(if is_misdirected { Mark::MisplacedRefused } else { Mark::RotRefused });
         self.nodes[node].has_refused = true;
     }
 
@@ -308,6 +319,7 @@ impl World {
             self.disks[node].update_faults(|faults| *faults = Default::default());
             let host = &mut self.nodes[node];
             host.is_disk_full = false;
+            host.clock.thaw(self.env.now);
             (host.pause, host.die_at_send, host.busy_until) = (None, None, self.env.now);
             host.wake_at = None;
             if core.contains(&node) {

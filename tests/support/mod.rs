@@ -12,6 +12,7 @@ pub mod lone_node;
 pub mod loopback;
 pub mod memory_storage;
 pub mod node_process;
+pub mod original;
 pub mod raft_checks;
 pub mod raft_cluster;
 pub mod raft_story;

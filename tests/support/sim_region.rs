@@ -235,6 +235,15 @@ impl SimDisk {
         state.durable_names.remove(name);
     }
 
+    /// A misdirected write: bytes that belong elsewhere, on the disk and in the cache.
+    pub fn overwrite(&self, name: &str, offset: usize, bytes: &[u8]) {
+        let mut state = self.0.borrow_mut();
+        let id = state.names[name];
+        let file = state.files.get_mut(&id).expect("a name has a file");
+        file.cached[offset..offset + bytes.len()].copy_from_slice(bytes);
+        file.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
     /// Bit rot: flips bits of a byte, on the disk and in the cache.
     pub fn flip(&self, name: &str, offset: usize, mask: u8) {
         let mut state = self.0.borrow_mut();

@@ -6,15 +6,11 @@ use crate::limits::{LINGER_BYTES_MAX, LINGER_MS, SHUTDOWN_LAST_CALL_MS};
 use crate::net::api::Action;
 use crate::net::client::context::ClientContext;
 use crate::net::client::inbox::{Event, Inbox};
-use crate::net::client::outbox::Outbox;
+use crate::net::client::outbox::{CallId, Outbox};
 use crate::net::http::problem::Problem;
 use crate::net::http::response::Response;
 use crate::net::http::status::Status;
 use crate::util::time::Millis;
-
-/// A connection's name for one of its requests. Counts up; unique within the connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
-pub struct CallId(pub u64);
 
 /// A complete request that the node must carry out.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -6,5 +6,6 @@ mod inbox;
 mod outbox;
 mod pace;
 
-pub use connection::{Call, CallId, ClientConnection};
+pub use connection::{Call, ClientConnection};
 pub use context::{ClientContext, ClientLimits, Names};
+pub use outbox::CallId;

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 
 use crate::limits::{PIPELINED_REQUESTS_MAX, UNSENT_BYTES_MAX};
 use crate::net::buffer::Buffer;
-use crate::net::client::connection::CallId;
 use crate::net::client::pace::Pace;
 use crate::net::http::date::HttpDate;
 use crate::net::http::response::{Body, Persistence, Response};
@@ -19,6 +18,10 @@ const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MAX, "several small responses must share a write");
 const _: () = assert!(OUTPUT_BYTES_MAX <= UNSENT_BYTES_MAX, "what is written counts as unsent");
+
+/// A connection's name for one of its requests. Counts up; unique within the connection.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct CallId(pub u64);
 
 /// A request that was read, and its response as soon as there is one.
 #[derive(Debug)]
