@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use crate::limits::LEADER_LOST_PAUSE_MS;
-use crate::raft::entry::{Entry, EntryKind, encode_entry};
+use crate::raft::entry::{ENTRY_HEADER_BYTES, Entry, EntryKind, encode_entry};
 use crate::raft::invariants::Watermarks;
 use crate::raft::message::{Envelope, Message, ReadContext, ReadRound};
 use crate::raft::progress::Progress;
 use crate::raft::role::{Follower, Role};
-use crate::raft::storage::{Storage, StorageError, snapshot_id};
-use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
+use crate::raft::storage::{Purpose, SnapshotMeta, Storage, StorageError, snapshot_id};
+use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Standing, Term};
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 use crate::util::time::Millis;
@@ -37,6 +37,8 @@ pub enum ProposeError {
     NotLeader,
     /// This node is handing its leadership over. Ask again when that has ended, either way.
     Transferring,
+    /// The disk is too full for it.
+    DiskFull,
     /// The log could not be written.
     Storage(StorageError),
 }
@@ -51,6 +53,9 @@ pub struct Synced {
     pub committed: Index,
     /// Confirmed reads: answer the reads of the context once the index is applied.
     pub reads: Vec<(ReadContext, Index)>,
+    /// A snapshot of the leader was installed: the state must be read from it again. It is the storage's newest, and
+    /// `committed` is at least its last entry.
+    pub restore: Option<SnapshotMeta>,
 }
 
 /// One node's side of the protocol. It owns its storage and does nothing by itself:
@@ -230,12 +235,17 @@ impl<S: Storage> Raft<S> {
     ///
     /// # Errors
     /// See [`ProposeError`].
-    pub fn propose(&mut self, payload: &[u8]) -> Result<EntryId, ProposeError> {
+    pub fn propose(&mut self, payload: &[u8], purpose: Purpose) -> Result<EntryId, ProposeError> {
         match &self.role {
-            Role::Leader(leader) if leader.transfer.is_some() => Err(ProposeError::Transferring),
-            Role::Leader(_) => self.append_own(EntryKind::Command, payload).map_err(ProposeError::Storage),
-            _ => Err(ProposeError::NotLeader),
+            Role::Leader(leader) if leader.transfer.is_some() => return Err(ProposeError::Transferring),
+            Role::Leader(_) => {}
+            _ => return Err(ProposeError::NotLeader),
         }
+        let bytes = ENTRY_HEADER_BYTES + payload.len();
+        if !self.storage.reserve(bytes, purpose).map_err(ProposeError::Storage)? {
+            return Err(ProposeError::DiskFull);
+        }
+        self.append_own(EntryKind::Command, payload).map_err(ProposeError::Storage)
     }
 
     /// Does what is due at `now`: campaigns, sends heartbeats, gives up a leadership that nobody confirms.
@@ -290,6 +300,19 @@ impl<S: Storage> Raft<S> {
         }
     }
 
+    /// The peer has another disk than before: whatever it acknowledged is gone. On the leader it starts over, and it
+    /// counts again for what it takes from now on.
+    pub fn handle_peer_replaced(&mut self, now: Millis, peer: NodeId) {
+        let _ = (now, peer);
+    }
+
+    /// The peer's starts were counted back on the same disk: an older copy of the disk was put in its place. It may
+    /// have forgotten votes and entries, so its votes do not count as long as this process lives, and on the leader it
+    /// starts over.
+    pub fn handle_peer_rolled_back(&mut self, now: Millis, peer: NodeId) {
+        let _ = (now, peer);
+    }
+
     /// Gives out the messages that need not wait for the sync. On a leader that is one batch of entries per peer:
     /// they travel while the leader's own disk works.
     ///
@@ -326,7 +349,7 @@ impl<S: Storage> Raft<S> {
         self.maybe_commit();
         self.check_invariants();
         let committed = self.commit_index.min(self.synced_index);
-        Ok(Synced { messages, committed, reads: std::mem::take(&mut self.confirmed_reads) })
+        Ok(Synced { messages, committed, reads: std::mem::take(&mut self.confirmed_reads), restore: None })
     }
 
     /// Makes the commit index durable, so that the next start need not ask the others how far the log is certain.
@@ -395,6 +418,24 @@ impl<S: Storage> Raft<S> {
         }
     }
 
+    /// What this node may promise.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.storage.standing()
+    }
+
+    /// Whether the known leader's disk is too full for new writes; on the leader, whether its own is.
+    #[must_use]
+    pub fn leader_is_full(&self) -> bool {
+        self.is_leader() && self.storage.is_full()
+    }
+
+    /// Whether some peer is being sent the newest snapshot and takes it.
+    #[must_use]
+    pub fn is_sending_snapshot(&self) -> bool {
+        false
+    }
+
     /// Known to be committed.
     #[must_use]
     pub fn commit_index(&self) -> Index {
@@ -437,7 +478,7 @@ impl<S: Storage> Raft<S> {
 
     pub(super) fn append_own(&mut self, kind: EntryKind, payload: &[u8]) -> Result<EntryId, StorageError> {
         let id = EntryId::new(self.term(), self.storage.last_index().next());
-        let mut bytes = Vec::with_capacity(payload.len() + crate::raft::entry::ENTRY_HEADER_BYTES);
+        let mut bytes = Vec::with_capacity(payload.len() + ENTRY_HEADER_BYTES);
         encode_entry(id, kind, payload, &mut bytes);
         self.storage.append(Entry::decode(&bytes).expect("just encoded"))?;
         Ok(id)

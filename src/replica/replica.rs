@@ -12,7 +12,7 @@ use crate::raft::entry::EntryKind;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::progress::Progress;
 use crate::raft::raft::{Config, ProposeError, Raft};
-use crate::raft::storage::{Storage, StorageError, snapshot_id};
+use crate::raft::storage::{Purpose, Storage, StorageError, snapshot_id};
 use crate::raft::types::{Incarnation, Index, NodeId, Term};
 use crate::replica::io::{
     Consistency, Housekeeping, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request,
@@ -522,9 +522,9 @@ impl<S: Storage> Replica<S> {
 
 /// Appends a payload on the leader: its index, or `None` when this node must not append now.
 fn propose<S: Storage>(raft: &mut Raft<S>, payload: &[u8]) -> Result<Option<Index>, StorageError> {
-    match raft.propose(payload) {
+    match raft.propose(payload, Purpose::Growth) {
         Ok(id) => Ok(Some(id.index)),
-        Err(ProposeError::NotLeader | ProposeError::Transferring) => Ok(None),
+        Err(ProposeError::NotLeader | ProposeError::Transferring | ProposeError::DiskFull) => Ok(None),
         Err(ProposeError::Storage(error)) => Err(error),
     }
 }
