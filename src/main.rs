@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use keva::config::{Arguments, Settings, usage_line};
-use keva::limits::SPARE_BYTES_PER_TURN;
+use keva::limits::{LOG_MARGIN_BYTES, SPARE_BYTES_PER_TURN};
 use keva::logging::{self, Filter};
 use keva::net::event_loop::{self, Housekeeping, Listeners, NodeSetup, RunError};
 use keva::raft::storage::StorageError;
@@ -80,6 +80,7 @@ fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<Da
             cluster_name: settings.config.cluster.clone(),
         },
         segment_bytes: settings.config.storage.segment_bytes,
+        log_margin_bytes: LOG_MARGIN_BYTES,
         rng: Rng::new(random_seed()),
     };
     let (storage, report) = LogStorage::open(directory, options)?;

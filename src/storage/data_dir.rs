@@ -147,6 +147,10 @@ impl Directory for DataDir {
         MappedFile::open(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)
     }
 
+    fn open_unread(&mut self, name: &str) -> io::Result<MappedFile> {
+        MappedFile::map(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)
+    }
+
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path.join(from), self.path.join(to))
     }

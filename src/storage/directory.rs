@@ -34,6 +34,13 @@ pub trait Directory {
     /// When it is not there, or a part of it cannot be read.
     fn open(&mut self, name: &str) -> io::Result<Self::Region>;
 
+    /// Opens an existing file that is going to be overwritten: like [`Directory::open`], but what it holds is not read
+    /// and need not be readable.
+    ///
+    /// # Errors
+    /// When it is not there.
+    fn open_unread(&mut self, name: &str) -> io::Result<Self::Region>;
+
     /// Gives a file another name; a file that has that name already is replaced.
     ///
     /// # Errors

@@ -29,6 +29,8 @@ pub(crate) struct SegmentMaker {
     pub(crate) incarnation: Incarnation,
     /// Size of a usual segment.
     pub(crate) segment_bytes: usize,
+    /// Bytes of entries under the newest snapshot that stay.
+    pub(crate) log_margin_bytes: u64,
     /// For the salts.
     pub(crate) rng: Rng,
 }

@@ -5,25 +5,14 @@ use crate::raft::storage::{
     Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
 };
 use crate::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
-use crate::storage::cases::{DIRECTORY_CASES, DirectoryDecision, find_case};
-use crate::storage::directory::{Directory, io_error, sync_names};
-use crate::storage::hard_state::{HARD_STATE_NAME, HARD_STATE_TEMPORARY, HardStateFile, Slot};
-use crate::storage::identity::{
-    IDENTITY_NAME, IDENTITY_TEMPORARY, Membership, create_identity, open_identity,
-};
-use crate::storage::log::{LARGE_SEGMENT_TEMPORARY, Log, SegmentMaker};
-use crate::storage::recovery::{
-    Expected, FoundSegment, RecoveredLog, RecoveryReport, check_term, recover_log,
-};
-use crate::storage::region::Region;
-use crate::storage::segment::{SEGMENT_HEADER_BYTES, parse_segment_name, segment_name};
-use crate::storage::spare::{SPARE_NAME, SpareProgress};
+use crate::storage::directory::Directory;
+use crate::storage::hard_state::{HARD_STATE_NAME, HardStateFile, Slot};
+use crate::storage::identity::Membership;
+use crate::storage::log::Log;
+use crate::storage::recovery::check_term;
+use crate::storage::spare::SpareProgress;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
-
-/// Names of files that are not whole yet. What a crash left of them is worth nothing.
-const TEMPORARIES: [&str; 4] =
-    [IDENTITY_TEMPORARY, HARD_STATE_TEMPORARY, SPARE_NAME, LARGE_SEGMENT_TEMPORARY];
 
 /// What [`LogStorage::open`] needs to know.
 #[derive(Clone, Debug)]
@@ -33,6 +22,9 @@ pub struct StorageOptions {
     /// Size of a usual segment in bytes: [`SEGMENT_BYTES`](crate::limits::SEGMENT_BYTES), less in tests. A multiple of
     /// 4096, at least 8192.
     pub segment_bytes: usize,
+    /// Bytes of entries under the newest snapshot that stay in the log, for peers that are a little behind:
+    /// [`LOG_MARGIN_BYTES`](crate::limits::LOG_MARGIN_BYTES), less in tests. Whole segments go, so more may stay.
+    pub log_margin_bytes: u64,
     /// For salts and ids. Seeded by the operating system in production: a salt that is drawn twice could bring removed
     /// entries back.
     pub rng: Rng,
@@ -52,99 +44,9 @@ pub struct LogStorage<D: Directory> {
     failed: bool,
 }
 
-/// What lies in the working directory.
-struct Inventory<R> {
-    has_identity: bool,
-    has_hard_state: bool,
-    segments: Vec<FoundSegment<R>>,
-    temporaries: Vec<&'static str>,
-}
-
-impl<R: Region> Inventory<R> {
-    fn take<D: Directory<Region = R>>(directory: &mut D) -> Result<Inventory<R>, StorageError> {
-        let names = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-        let has = |name: &str| names.iter().any(|found| found == name);
-        Ok(Inventory {
-            has_identity: has(IDENTITY_NAME),
-            has_hard_state: has(HARD_STATE_NAME),
-            segments: open_segments(directory, &names)?,
-            temporaries: TEMPORARIES.into_iter().filter(|name| has(name)).collect(),
-        })
-    }
-
-    /// Whether there is more than an empty first segment.
-    fn has_records(&self) -> bool {
-        match self.segments.as_slice() {
-            [] => false,
-            [only] => {
-                let records = only.region.size().saturating_sub(SEGMENT_HEADER_BYTES);
-                only.seq != 1
-                    || only.region.read(only.region.size() - records, records).iter().any(|byte| *byte != 0)
-            }
-            _ => true,
-        }
-    }
-
-    fn decide<D: Directory>(&self, directory: &D) -> Result<DirectoryDecision, StorageError> {
-        let facts = [self.has_identity, self.has_hard_state, !self.segments.is_empty(), self.has_records()];
-        match find_case(&DIRECTORY_CASES, facts).decision {
-            DirectoryDecision::Refuse(reason) => {
-                Err(StorageError::Refused(format!("the working directory {} {reason}", directory.path(""))))
-            }
-            decision => Ok(decision),
-        }
-    }
-}
-
 impl<D: Directory> LogStorage<D> {
-    /// Opens the storage in `directory`: makes it at the first start, recovers it at every other. Counts the start.
-    /// Everything that the storage shows afterwards is durable.
-    ///
-    /// # Errors
-    /// [`StorageError::Refused`] when the files are not this node's, or a newer Keva's;
-    /// [`StorageError::Damaged`] when something is lost that was durable; [`StorageError::Io`] when the disk fails.
-    ///
-    /// # Panics
-    /// When `segment_bytes` is out of range.
-    pub fn open(
-        mut directory: D,
-        options: StorageOptions,
-    ) -> Result<(LogStorage<D>, RecoveryReport), StorageError> {
-        let StorageOptions { membership, segment_bytes, mut rng } = options;
-        let whole =
-            segment_bytes.is_multiple_of(SEGMENT_HEADER_BYTES) && segment_bytes >= 2 * SEGMENT_HEADER_BYTES;
-        assert!(whole, "a segment is whole blocks, at least two, not {segment_bytes} bytes");
-        let mut inventory = Inventory::take(&mut directory)?;
-        let first_start = inventory.decide(&directory)? == DirectoryDecision::Start;
-        let mut report = RecoveryReport { first_start, ..RecoveryReport::default() };
-        // A name that is seen may still not be durable, if the last run ended between the two.
-        sync_names(&mut directory)?;
-        let owner = if inventory.has_identity {
-            open_identity(&mut directory, &membership)?
-        } else {
-            create_identity(&mut directory, &membership, &mut rng)?
-        };
-        let mut opened = None;
-        if inventory.has_hard_state {
-            let (file, case) = HardStateFile::open(&mut directory, owner)?;
-            report.hard_state = Some(case).filter(|case| *case != "both slots");
-            opened = Some(file);
-        }
-        let slot = opened.as_ref().map_or_else(Slot::default, |file| *file.slot());
-        report.clean = slot.clean;
-        let mut incarnation = Incarnation(slot.incarnation.0 + 1);
-        if mutant("start-not-counted") {
-            incarnation = slot.incarnation.max(Incarnation(1));
-        }
-        let mut maker = SegmentMaker { owner, incarnation, segment_bytes, rng };
-        let recovered = recover(&mut directory, &mut maker, &mut inventory, &slot, &mut report)?;
-        remove_leftovers(&mut directory, &inventory, &recovered, &mut report)?;
-        let log = Log::new(directory, maker, EntryId::default(), recovered);
-        Ok((LogStorage::start(log, opened, slot, incarnation)?, report))
-    }
-
     /// Counts the start in the hard state, durably.
-    fn start(
+    pub(crate) fn start(
         mut log: Log<D>,
         opened: Option<HardStateFile<D::Region>>,
         slot: Slot,
@@ -256,75 +158,6 @@ impl<D: Directory> LogStorage<D> {
         let slot = Slot { state, durable, clean, ..*self.hard_state_file.slot() };
         self.hard_state_file.replace(slot)
     }
-}
-
-/// Opens all segments. Only the newest can be written: recovery changes nothing in the others, and a long log must not
-/// need a descriptor for each of them, not even while it is opened.
-fn open_segments<D: Directory>(
-    directory: &mut D,
-    names: &[String],
-) -> Result<Vec<FoundSegment<D::Region>>, StorageError> {
-    let mut numbered = Vec::new();
-    for name in names {
-        let Some(seq) = parse_segment_name(name) else { continue };
-        let seq = seq.map_err(|()| {
-            StorageError::Refused(format!(
-                "{} is not a name that Keva gives: move the file out of the directory",
-                directory.path(name)
-            ))
-        })?;
-        numbered.push((seq, name));
-    }
-    let newest = numbered.iter().map(|(seq, _)| *seq).max();
-    let mut segments = Vec::new();
-    for (seq, name) in numbered {
-        let mut region = directory.open(name).map_err(io_error("open", directory.path(name)))?;
-        if Some(seq) != newest {
-            region.seal();
-        }
-        segments.push(FoundSegment { seq, region });
-    }
-    Ok(segments)
-}
-
-/// Recovers the log, or makes its first segment.
-fn recover<D: Directory>(
-    directory: &mut D,
-    maker: &mut SegmentMaker,
-    inventory: &mut Inventory<D::Region>,
-    slot: &Slot,
-    report: &mut RecoveryReport,
-) -> Result<RecoveredLog<D::Region>, StorageError> {
-    let found = std::mem::take(&mut inventory.segments);
-    if found.is_empty() {
-        let first = maker.make_first(directory)?;
-        return Ok(RecoveredLog { segments: vec![first], terms: Default::default(), void: Vec::new() });
-    }
-    let expected = Expected { snapshot: EntryId::default(), durable: slot.durable };
-    let recovered = recover_log(directory, maker.owner, found, expected, report)?;
-    report.segments = recovered.segments.len();
-    report.entries =
-        recovered.segments.iter().map(|segment| segment.next_index().0 - segment.header().base_index.0).sum();
-    Ok(recovered)
-}
-
-/// Removes what nothing needs. Only when all that is needed has been found.
-fn remove_leftovers<D: Directory>(
-    directory: &mut D,
-    inventory: &Inventory<D::Region>,
-    recovered: &RecoveredLog<D::Region>,
-    report: &mut RecoveryReport,
-) -> Result<(), StorageError> {
-    let void = recovered.void.iter().map(|seq| segment_name(*seq));
-    // Making what was missing has used up some of the temporary files.
-    let present = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-    let temporaries =
-        inventory.temporaries.iter().map(ToString::to_string).filter(|name| present.contains(name));
-    for name in void.chain(temporaries) {
-        directory.remove(&name).map_err(io_error("remove", directory.path(&name)))?;
-        report.removed.push(name);
-    }
-    Ok(())
 }
 
 impl<D: Directory> Storage for LogStorage<D> {

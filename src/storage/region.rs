@@ -12,9 +12,11 @@
 
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 
 use memmap2::Mmap;
+use rustix::fs::Advice;
 
 /// Bytes that are read or written at a time when a whole file is gone through.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
@@ -47,6 +49,16 @@ pub trait Region {
     /// # Errors
     /// When the disk fails. Trying again is useless: the kernel may have dropped what it could not write.
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Has the next read of synced bytes ask the disk and not the cache above it, as far as the system allows: bytes that
+    /// were read through this region before may still come from the cache.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    ///
+    /// # Panics
+    /// When the range is not inside the file, or after [`Region::seal`].
+    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()>;
 
     /// Says that no write follows; what is only needed for writing may be given back. Everything must be synced.
     fn seal(&mut self);
@@ -125,6 +137,13 @@ impl Region for MappedFile {
 
     fn sync(&mut self) -> io::Result<()> {
         self.file().sync_data()
+    }
+
+    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset + len <= self.size, "only what is in the file can be dropped");
+        // A length of 0 would mean everything up to the end.
+        let Some(len) = NonZeroU64::new(len as u64) else { return Ok(()) };
+        Ok(rustix::fs::fadvise(self.file(), offset as u64, Some(len), Advice::DontNeed)?)
     }
 
     fn seal(&mut self) {

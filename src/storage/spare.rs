@@ -39,6 +39,8 @@ pub(crate) struct Spare<R> {
 struct SpareFile<R> {
     region: R,
     filled: usize,
+    /// It was a segment before: where it is not filled yet, old records lie.
+    recycled: bool,
 }
 
 impl<R: Region> Spare<R> {
@@ -49,6 +51,15 @@ impl<R: Region> Spare<R> {
     /// The spare's size in bytes, 0 without one.
     pub(crate) fn size(&self) -> usize {
         self.file.as_ref().map_or(0, |file| file.region.size())
+    }
+
+    /// Takes a file that was a segment, durably under its new name, as the spare. It is filled like a new one.
+    ///
+    /// # Panics
+    /// When there is a spare already.
+    pub(crate) fn recycle(&mut self, region: R) {
+        assert!(self.file.is_none(), "there is one spare at most");
+        self.file = Some(SpareFile { region, filled: 0, recycled: true });
     }
 
     /// Works on the spare: makes it if there is none, then fills and syncs about `budget` bytes of it.
@@ -64,7 +75,7 @@ impl<R: Region> Spare<R> {
         let path = directory.path(SPARE_NAME);
         if self.file.is_none() {
             match directory.create(SPARE_NAME, size) {
-                Ok(region) => self.file = Some(SpareFile { region, filled: 0 }),
+                Ok(region) => self.file = Some(SpareFile { region, filled: 0, recycled: false }),
                 Err(error) if is_full(&error) => return Ok(SpareProgress::DiskFull),
                 Err(error) => return Err(io_error("create", path)(error)),
             }
@@ -84,15 +95,20 @@ impl<R: Region> Spare<R> {
         Ok(if file.filled == size { SpareProgress::Ready } else { SpareProgress::Filling })
     }
 
-    /// Gives the spare away, made on the spot if there is none. One that is not filled to its end serves as well; its
-    /// syncs only take longer.
+    /// Gives the spare away, made on the spot if there is none. A new one that is not filled to its end serves as well;
+    /// its syncs only take longer. A recycled one is filled: the old records would pass for the remains of a crash.
     pub(crate) fn take<D: Directory<Region = R>>(
         &mut self,
         directory: &mut D,
         size: usize,
     ) -> Result<R, StorageError> {
         match self.file.take() {
-            Some(file) => Ok(file.region),
+            Some(mut file) => {
+                if file.recycled {
+                    file.fill(usize::MAX).map_err(io_error("write", directory.path(SPARE_NAME)))?;
+                }
+                Ok(file.region)
+            }
             None => directory.create(SPARE_NAME, size).map_err(io_error("make", directory.path(SPARE_NAME))),
         }
     }

@@ -176,7 +176,12 @@ impl Node {
         let membership =
             Membership { node: self.id, identity: name_of(self.index), members, cluster_name: None };
         let rng = keva::util::rng::Rng::new(self.rng.u64(..));
-        let options = StorageOptions { membership, segment_bytes: plan.segment_bytes, rng };
+        let options = StorageOptions {
+            membership,
+            segment_bytes: plan.segment_bytes,
+            log_margin_bytes: plan.segment_bytes as u64,
+            rng,
+        };
         let (storage, report) = LogStorage::open(disk.directory(), options)?;
         let voters: Vec<NodeId> = (0..plan.nodes).map(id_of).collect();
         let (incarnation, cluster) = (storage.incarnation(), storage.cluster_id());

@@ -366,6 +366,10 @@ impl Directory for SimDirectory {
         Ok(SimRegion::new(&self.0, id, bytes))
     }
 
+    fn open_unread(&mut self, name: &str) -> io::Result<SimRegion> {
+        self.open(name)
+    }
+
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.change(|state| {
             let id = state.names.remove(from).ok_or_else(|| not_found(from))?;
@@ -451,6 +455,14 @@ impl Region for SimRegion {
             file.sync();
             Ok(())
         })
+    }
+
+    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(!self.sealed, "the cache is dropped through an open file");
+        let state = self.disk.0.borrow();
+        let file = &state.files[&self.id];
+        self.bytes[offset..offset + len].copy_from_slice(&file.cached[offset..offset + len]);
+        Ok(())
     }
 
     fn seal(&mut self) {

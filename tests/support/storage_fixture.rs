@@ -16,6 +16,8 @@ pub type SimStorage = LogStorage<SimDirectory>;
 
 /// Small segments, so that short tests have several.
 pub const SMALL_SEGMENT_BYTES: usize = 8192;
+/// A small margin, so that short tests remove segments.
+pub const SMALL_MARGIN_BYTES: u64 = 3000;
 
 /// A member of the cluster `a`, `b`, `c`.
 pub fn membership(identity: &str) -> Membership {
@@ -29,7 +31,12 @@ pub fn membership(identity: &str) -> Membership {
 
 /// Options of node `a` with small segments.
 pub fn options(seed: u64) -> StorageOptions {
-    StorageOptions { membership: membership("a"), segment_bytes: SMALL_SEGMENT_BYTES, rng: Rng::new(seed) }
+    StorageOptions {
+        membership: membership("a"),
+        segment_bytes: SMALL_SEGMENT_BYTES,
+        log_margin_bytes: SMALL_MARGIN_BYTES,
+        rng: Rng::new(seed),
+    }
 }
 
 /// Opens node `a`'s storage.
