@@ -540,6 +540,9 @@ impl World {
         if self.env.network.stalled_out > 0 {
             self.env.mark(Mark::LinkStalledOut);
         }
+        if self.disks.iter().any(|disk| disk.reuses() > 0) {
+            self.env.mark(Mark::FileReused);
+        }
         if self.env.network.full > 0 {
             self.env.mark(Mark::SocketFull);
         }

@@ -46,6 +46,8 @@ struct State {
     operations: u64,
     syncs: u64,
     bytes_written: u64,
+    /// Renames of a segment to the name of one that is prepared.
+    reuses: u64,
     /// Counts how often bytes changed by themselves.
     rots: u64,
     tears: bool,
@@ -173,6 +175,11 @@ impl SimDisk {
     /// Syncs so far, of files and of names.
     pub fn syncs(&self) -> u64 {
         self.0.borrow().syncs
+    }
+
+    /// How often a segment's file became the next segment's.
+    pub fn reuses(&self) -> u64 {
+        self.0.borrow().reuses
     }
 
     /// Bytes written so far.
@@ -407,6 +414,7 @@ impl Directory for SimDirectory {
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.change(|state| {
             let id = state.names.remove(from).ok_or_else(|| not_found(from))?;
+            state.reuses += u64::from(from.starts_with("seg-") && to.ends_with(".tmp"));
             if let Some(replaced) = state.names.insert(to.into(), id) {
                 state.free(replaced);
             }
