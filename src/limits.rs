@@ -169,10 +169,17 @@ pub const PEER_OUTAGE_GRACE_MS: u64 = 2_000;
 /// Bytes waiting to be sent to one peer. Beyond it the link is reset, and the protocol starts over on a new one.
 pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
+/// Longest content of a snapshot, in bytes. A longer one is treated like one that there is no space for.
+pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 42;
+/// The file of a replaced snapshot is used again when it is at most a quarter and this many bytes larger than needed.
+pub const SNAPSHOT_SLACK_BYTES: usize = 1 << 20;
 /// Bytes of a snapshot that are checked together, and sent in one message.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot on their way to one peer without an answer.
 pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: u64 = 4 * SNAPSHOT_CHUNK_BYTES as u64;
+/// A peer that refuses the leader's snapshot is asked again after one heartbeat; the number of heartbeats doubles this
+/// many times.
+pub const SNAPSHOT_REFUSAL_DOUBLINGS_MAX: u32 = 4;
 /// Bytes of a snapshot that are written between two syncs: a longer sync would delay heartbeats.
 pub const SNAPSHOT_SYNC_BYTES: usize = 1 << 20;
 /// Bytes of the snapshot in the making that are written or read back in one turn when nothing else is to do.
@@ -180,12 +187,26 @@ pub const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
 /// While the log grows, at least this many bytes of the snapshot in the making are written per byte of the log, so
 /// that the log cannot run away from it.
 pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
+/// A start that has at least this much to read says so.
+pub const RECOVERY_BYTES_TOLD: u64 = 64 << 20;
+/// Between two lines about how far a start is, in milliseconds.
+pub const RECOVERY_PROGRESS_MS: u64 = 1_000;
 /// Owed bytes of the snapshot in the making for which a busy turn stops: fewer are not worth it ...
 pub const SNAPSHOT_DEBT_BYTES_MIN: usize = 64 << 10;
 /// ... and this is the most that one turn pays, so that it stays short.
 pub const SNAPSHOT_DEBT_BYTES_MAX: usize = 1 << 20;
+/// With much data a snapshot is taken when the log has one byte per this many bytes of the data. The disk holds two
+/// snapshots at that moment, and the log grows by up to two bytes per [`SNAPSHOT_BYTES_PER_LOG_BYTE`] of the data while
+/// the next one is written and read back; with what a peer may add to the wait, all that is three times the data.
+pub const SNAPSHOT_DATA_BYTES_PER_LOG_BYTE: u64 = 3;
+/// A snapshot that failed for want of space or by a bad disk is tried again when the log has grown by this much.
+pub const SNAPSHOT_RETRY_LOG_BYTES: u64 = 64 << 10;
+/// While a snapshot is in the making: bytes of the log after which its next file gets a slice of the time.
+pub const SPARE_LOG_BYTES: usize = 128 << 10;
+/// Reading a snapshot larger than this says how far it is.
+pub const RESTORE_REPORT_BYTES_MIN: u64 = 64 << 20;
 /// Bytes of the log behind which a snapshot is taken at the earliest, unless the configuration says otherwise. With
-/// more data, half of the data's size.
+/// more data, see [`SNAPSHOT_DATA_BYTES_PER_LOG_BYTE`].
 pub const SNAPSHOT_LOG_BYTES_DEFAULT: u64 = 8 << 20;
 /// Smallest value that can be configured.
 pub const SNAPSHOT_LOG_BYTES_MIN: u64 = 1 << 20;
@@ -197,6 +218,11 @@ pub const LOG_MARGIN_BYTES: u64 = 4 << 20;
 pub const ADMISSION_PAUSE_MS: u64 = 100;
 /// Bytes of files that are read in one second to see whether they are still right.
 pub const SCRUB_BYTES_PER_SECOND: usize = 1 << 20;
+/// Once all files are read, reading them again begins after this many calls for housekeeping; they come about once in
+/// [`HOUSEKEEPING_PAUSE_MS`] when nothing else is to be done.
+pub const SCRUB_PAUSE_CALLS: u32 = 600;
+/// While the disk is full, one of this many calls that need space asks for it again.
+pub const RESERVE_TRIES_APART: u32 = 100;
 
 /// Bytes of one log segment file. A record larger than that gets a segment of its own size.
 pub const SEGMENT_BYTES: usize = 4 << 20;
@@ -263,6 +289,14 @@ const _: () = assert!(PEER_SETTLED_MS >= PEER_REDIAL_MS_MAX, "a pause must not m
 const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
+const _: () =
+    assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
+const _: () = assert!(
+    2 * SPARE_LOG_BYTES <= SPARE_BYTES_PER_TURN && SPARE_LOG_BYTES < SEGMENT_BYTES_MIN,
+    "the next file is ready before it is needed, in slices that are short"
+);
+const _: () =
+    assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");

@@ -1,18 +1,20 @@
-//! The `keva` program: reads what the operator says, then runs one node.
+//! The `keva` program: reads what the operator says, then runs one node or does what else was asked.
 
 use std::fmt::Display;
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
-use keva::config::{Arguments, Settings, usage_line};
-use keva::limits::{LOG_MARGIN_BYTES, SPARE_BYTES_PER_TURN};
+use keva::config::{Arguments, CheckArguments, Command, Settings, usage_line};
+use keva::limits::{LOG_MARGIN_BYTES, RECOVERY_BYTES_TOLD};
 use keva::logging::{self, Filter};
-use keva::net::event_loop::{self, Housekeeping, Listeners, NodeSetup, RunError};
+use keva::net::event_loop::{self, Listeners, NodeSetup, RunError};
 use keva::raft::storage::StorageError;
-use keva::storage::{DataDir, LogStorage, Membership, SpareProgress, StorageOptions};
+use keva::storage::{DataDir, LogStorage, Membership, StorageOptions, check, watch_for_bus_errors};
 use keva::util::rng::Rng;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// The program failed while it ran.
+/// The program failed while it ran, or found files that are not sound.
 const EXIT_FAILED: u8 = 1;
 /// Wrong usage, configuration or storage: nothing was started.
 const EXIT_USAGE: u8 = 2;
@@ -27,6 +29,9 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
     };
+    if let Some(Command::Check(arguments)) = &arguments.command {
+        return check_files(arguments);
+    }
     let filter = match Filter::parse(&arguments.log_level) {
         Ok(filter) => filter,
         Err(error) => return fail(EXIT_USAGE, &error),
@@ -37,7 +42,22 @@ fn main() -> ExitCode {
     };
     logging::start(&filter);
     announce(&settings);
+    if let Err(error) = watch_for_bus_errors() {
+        return fail(EXIT_FAILED, &format!("cannot take over the signal SIGBUS: {error}"));
+    }
     run_node(&settings)
+}
+
+/// `keva check`: the report goes to standard output, the verdict is the exit code.
+fn check_files(arguments: &CheckArguments) -> ExitCode {
+    let report = match check(&arguments.working_directory, arguments.verbose) {
+        Ok(report) => report,
+        Err(error @ StorageError::Refused(_)) => return fail(EXIT_USAGE, &error),
+        Err(error) => return fail(EXIT_FAILED, &error),
+    };
+    // Whoever reads may have seen enough, as `keva check | head -1` has.
+    let _ = writeln!(std::io::stdout(), "{report}");
+    if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAILED) }
 }
 
 /// Runs the node until it is asked to stop. Nothing is left half started: the directory is locked, then ports are
@@ -60,11 +80,12 @@ fn run_node(settings: &Settings) -> ExitCode {
         node: &settings.node,
         listeners,
         incarnation: storage.incarnation(),
+        disk_id: storage.disk_id(),
         cluster_id: storage.cluster_id(),
         storage,
         seed: random_seed(),
     };
-    let stopped = event_loop::run(setup, keep_house);
+    let stopped = event_loop::run(setup);
     match stopped.and_then(|storage| storage.close().map_err(RunError::Storage)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILED, &error),
@@ -72,6 +93,7 @@ fn run_node(settings: &Settings) -> ExitCode {
 }
 
 fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<DataDir>, StorageError> {
+    announce_recovery(&settings.working_directory);
     let options = StorageOptions {
         membership: Membership {
             node: settings.node.id,
@@ -81,6 +103,8 @@ fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<Da
         },
         segment_bytes: settings.config.storage.segment_bytes,
         log_margin_bytes: LOG_MARGIN_BYTES,
+        // Alone, there is nobody to get the data from.
+        repair: settings.config.nodes.len() > 1,
         rng: Rng::new(random_seed()),
     };
     let (storage, report) = LogStorage::open(directory, options)?;
@@ -88,13 +112,14 @@ fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<Da
     Ok(storage)
 }
 
-/// A slice of what the storage does ahead of time.
-fn keep_house(storage: &mut LogStorage<DataDir>) -> Result<Housekeeping, StorageError> {
-    storage.prepare_spare(SPARE_BYTES_PER_TURN).map(|progress| match progress {
-        SpareProgress::Ready => Housekeeping::Done,
-        SpareProgress::Filling => Housekeeping::More,
-        SpareProgress::DiskFull => Housekeeping::Later,
-    })
+/// Says so when there is much to read, so that nobody takes a long start for a hanging one.
+fn announce_recovery(directory: &Path) {
+    let Ok(files) = std::fs::read_dir(directory) else { return };
+    let lengths = files.filter_map(|file| file.ok()?.metadata().ok()).map(|metadata| metadata.len());
+    let bytes: u64 = lengths.sum();
+    if bytes >= RECOVERY_BYTES_TOLD {
+        log::info!("{}: reading {} MiB of log and snapshots", directory.display(), bytes >> 20);
+    }
 }
 
 /// A number that no other start has: time-outs of nodes that start together must differ.

@@ -93,6 +93,8 @@ fn help_and_version() {
         "[default: ./keva-data]",
         "curl -d hello http://127.0.0.1:8380/v1/storage/key/greeting",
         "Exit codes:",
+        "check",
+        "keva check --working-directory ./workdir1",
     ] {
         assert!(stdout.contains(part), "the help lacks {part}:\n{stdout}");
     }
@@ -198,6 +200,33 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
     assert_refused(keva(path).args(["--log-level", "loud"]), &["log level \"loud\"", "use off, error, warn"]);
     assert_refused(keva(path).env("KEVA_LOG", "raft=loud"), &["log level \"raft=loud\""]);
     assert_refused(keva(path).args(["--node-identity", "a b"]), &["identity 'a b' contains ' '"]);
+}
+
+/// `keva check` has flags of its own; those of a node do not fit it.
+#[test]
+fn check_has_its_own_usage() {
+    let directory = scratch();
+    let path = directory.path();
+    let (code, stdout, stderr) = outcome(keva(path).args(["check", "--help"]));
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    for part in ["--working-directory <DIRECTORY>", "--verbose", "[env: KEVA_WORKING_DIRECTORY]"] {
+        assert!(stdout.contains(part), "the help lacks {part}:\n{stdout}");
+    }
+    assert_refused(keva(path).args(["check", "--bogus"]), &["unexpected argument '--bogus'"]);
+    assert_refused(keva(path).args(["--log-level", "info", "check"]), &["check", "--log-level"]);
+    assert_refused(keva(path).args(["check", "--working-directory", "missing"]), &["missing"]);
+    assert!(!path.join("missing").exists(), "nothing is made");
+    std::fs::create_dir(path.join("empty")).expect("made");
+    assert_refused(keva(path).args(["check", "--working-directory", "empty"]), &["empty"]);
+    assert_refused(keva(path).arg("check").env("KEVA_WORKING_DIRECTORY", "elsewhere"), &["elsewhere"]);
+    // Variables for the node that the same shell runs are no reason to refuse.
+    assert_refused(
+        keva(path)
+            .args(["check", "--working-directory", "empty"])
+            .env("KEVA_CONFIG_FILE", "x")
+            .env("KEVA_LOG", "info"),
+        &["empty"],
+    );
 }
 
 #[test]

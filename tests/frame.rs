@@ -1,10 +1,13 @@
 //! Frames: what goes in comes out, however the bytes are cut; nothing else comes out.
 
-use keva::limits::{COUNTER_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use keva::limits::{
+    COUNTER_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX, SNAPSHOT_CHUNK_BYTES,
+};
 use keva::net::frame::{FRAME_PREFIX_BYTES, FrameDecoder, FrameError, encode_frame};
 use keva::raft::entry::{Entries, Entry, EntryError, EntryKind, encode_entry};
-use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound};
-use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound, SnapshotOutcome};
+use keva::raft::storage::SnapshotMeta;
+use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -37,6 +40,26 @@ fn outcome() -> impl Strategy<Value = AppendOutcome> {
     ]
 }
 
+fn snapshot() -> impl Strategy<Value = SnapshotMeta> {
+    (entry_id(), 0..=COUNTER_MAX, any::<u32>()).prop_map(|(last, bytes, crc)| SnapshotMeta {
+        last,
+        bytes,
+        crc,
+    })
+}
+
+fn snapshot_outcome() -> impl Strategy<Value = SnapshotOutcome> {
+    prop_oneof![
+        (0..=COUNTER_MAX).prop_map(|next_offset| SnapshotOutcome::Receiving { next_offset }),
+        (0..=COUNTER_MAX).prop_map(|index| SnapshotOutcome::Installed { match_index: Index(index) }),
+        Just(SnapshotOutcome::Refused),
+    ]
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    prop_oneof![Just(Standing::Voter), Just(Standing::Virgin), Just(Standing::Recovering)]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (0..=COUNTER_MAX, entry_id())
@@ -66,6 +89,18 @@ fn message() -> impl Strategy<Value = Message> {
             index: Index(index)
         }),
         Just(Message::TimeoutNow),
+        Just(Message::Admission),
+        (standing(), any::<bool>(), proptest::option::of(0..=COUNTER_MAX)).prop_map(
+            |(standing, is_empty, commit)| Message::AdmissionResponse {
+                standing,
+                is_empty,
+                commit_index: commit.map(Index),
+            }
+        ),
+        (snapshot(), 0..=COUNTER_MAX, vec(any::<u8>(), 0..300))
+            .prop_map(|(snapshot, offset, chunk)| Message::InstallSnapshot { snapshot, offset, chunk }),
+        (snapshot(), snapshot_outcome())
+            .prop_map(|(snapshot, outcome)| Message::InstallSnapshotResponse { snapshot, outcome }),
         vec(vec(any::<u8>(), 0..300), 0..5).prop_map(|payloads| Message::Forward { payloads }),
     ]
 }
@@ -223,12 +258,35 @@ fn forwarded_payloads_are_counted_and_bounded() {
     assert_eq!(decode(&with_header(header, b"abc")), Err(FrameError::Payloads));
 }
 
+/// D6, F25: one chunk at most, no longer than chunks are, with its own checksum.
+#[test]
+fn chunks_of_snapshots_are_checked() {
+    let message = |chunk| Message::InstallSnapshot { snapshot: SnapshotMeta::default(), offset: 0, chunk };
+    let header = &frame_of(message(Vec::new()))[FRAME_PREFIX_BYTES..];
+    let longest = frame_of(message(vec![7; SNAPSHOT_CHUNK_BYTES]));
+    assert_eq!(
+        decode(&longest).expect("valid").expect("whole").message,
+        message(vec![7; SNAPSHOT_CHUNK_BYTES])
+    );
+    let too_long = frame_of(message(vec![7; SNAPSHOT_CHUNK_BYTES + 1]));
+    assert_eq!(decode(&too_long), Err(FrameError::Payloads));
+    let one = &frame_of(message(vec![7; 9]))[FRAME_PREFIX_BYTES + header.len()..];
+    assert!(decode(&with_header(header, one)).is_ok_and(|envelope| envelope.is_some()));
+    assert_eq!(decode(&with_header(header, &one.repeat(2))), Err(FrameError::Payloads), "two chunks");
+    let mut flipped = longest;
+    *flipped.last_mut().expect("it is long") ^= 1;
+    assert_eq!(decode(&flipped), Err(FrameError::Payloads));
+}
+
 /// No number from a link can be so large that adding one to it would overflow.
 #[test]
 fn impossible_numbers_are_refused() {
     let huge = EntryId::new(Term(1), Index(u64::MAX));
     let late = EntryId::new(Term(u64::MAX), Index(1));
     let outcome = AppendOutcome::Rejected { prev_index: Index(1), hint: huge };
+    let snapshot = SnapshotMeta::default();
+    let install = |snapshot, offset| Message::InstallSnapshot { snapshot, offset, chunk: Vec::new() };
+    let installed = |snapshot, outcome| Message::InstallSnapshotResponse { snapshot, outcome };
     for message in [
         Message::PreVote { campaign_term: Term(u64::MAX), last: EntryId::default() },
         Message::PreVote { campaign_term: Term(2), last: huge },
@@ -241,6 +299,18 @@ fn impossible_numbers_are_refused() {
         Message::Heartbeat { commit_index: huge.index, round: ReadRound(0), is_full: false },
         Message::HeartbeatResponse { round: ReadRound(u64::MAX), is_full: false },
         Message::ReadIndexResponse { context: ReadContext(u64::MAX), index: huge.index },
+        install(SnapshotMeta { last: huge, ..snapshot }, 0),
+        install(SnapshotMeta { last: late, ..snapshot }, 0),
+        install(SnapshotMeta { bytes: u64::MAX, ..snapshot }, 0),
+        install(snapshot, u64::MAX),
+        installed(SnapshotMeta { bytes: u64::MAX, ..snapshot }, SnapshotOutcome::Refused),
+        installed(snapshot, SnapshotOutcome::Receiving { next_offset: u64::MAX }),
+        installed(snapshot, SnapshotOutcome::Installed { match_index: huge.index }),
+        Message::AdmissionResponse {
+            standing: Standing::Voter,
+            is_empty: false,
+            commit_index: Some(huge.index),
+        },
     ] {
         let bytes = frame_of(message.clone());
         assert!(matches!(decode(&bytes), Err(FrameError::Header(_))), "{message:?}");

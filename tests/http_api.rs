@@ -5,9 +5,13 @@ mod http;
 
 use http::{Answer, Client, reply, view};
 use keva::kv::command::{Command, Condition, Matcher};
-use keva::net::api::{Action, ClusterView, MemberView, NodeView, Render, StatusPage, render, render_status};
-use keva::raft::types::{Index, NodeId, Term};
-use keva::replica::io::{Consistency, NotApplied, Outcome, PeerStatus, ReplicaStatus, Request, RoleName};
+use keva::net::api::{
+    Action, ClusterView, Health, MemberView, NodeView, Render, StatusPage, render, render_status,
+};
+use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::replica::io::{
+    Consistency, NotApplied, Outcome, PeerStatus, ReplicaStatus, Request, RoleName, SnapshotMeta, Standing,
+};
 use keva::util::time::Millis;
 
 const K: &str = "/v1/storage/key/k";
@@ -375,7 +379,7 @@ fn nothing_is_ignored() {
     assert_eq!(read.status, 200, "a read may be repeated as often as one likes");
 }
 
-/// 503: surely not applied. 504: unknown. A client's retries hang on this.
+/// 503 and 507: surely not applied. 504: unknown. A client's retries hang on this.
 #[test]
 fn failures_of_the_node() {
     let write = || Render::Write { is_put: true, condition: None };
@@ -384,10 +388,12 @@ fn failures_of_the_node() {
         (Outcome::NotApplied(NotApplied::NoLeader), 503, "no-leader", "no"),
         (Outcome::NotApplied(NotApplied::Superseded), 503, "superseded", "no"),
         (Outcome::NotApplied(NotApplied::Stopping), 503, "stopping", "no"),
+        (Outcome::NotApplied(NotApplied::NotReady), 503, "not-ready", "no"),
+        (Outcome::NotApplied(NotApplied::DiskFull), 507, "disk-full", "no"),
         (Outcome::OutcomeUnknown, 504, "outcome-unknown", "unknown"),
     ];
     for (outcome, status, code, applied) in rows {
-        let leaderless = NodeView { node: "host1".into(), leader: None };
+        let leaderless = NodeView { leader: None, ..view() };
         let response = render(write(), reply(9, outcome), &leaderless);
         let json: serde_json::Value = serde_json::from_slice(response.body.as_slice()).unwrap();
         assert_eq!(response.status.code(), status);
@@ -398,22 +404,128 @@ fn failures_of_the_node() {
     }
 }
 
+/// F14: what is wrong, and what to do about it.
+#[test]
+fn a_full_disk_and_a_node_in_repair_say_what_to_do() {
+    let detail = |reason| {
+        let response = render(
+            Render::Write { is_put: true, condition: None },
+            reply(9, Outcome::NotApplied(reason)),
+            &view(),
+        );
+        let json: serde_json::Value = serde_json::from_slice(response.body.as_slice()).unwrap();
+        json["detail"].as_str().unwrap().to_owned()
+    };
+    let full = detail(NotApplied::DiskFull);
+    for part in ["disk is full", "nothing was written", "make space", "delete keys"] {
+        assert!(full.contains(part), "{full}");
+    }
+    let repair = detail(NotApplied::NotReady);
+    for part in ["being restored", "another node", "/readyz?verbose"] {
+        assert!(repair.contains(part), "{repair}");
+    }
+}
+
+/// What an operator sees of standing, disk and snapshot.
+#[test]
+fn health_is_told() {
+    let healthy = Health {
+        snapshot: Some((Index(90), 4_096)),
+        log_first: Index(81),
+        log_last: Index(99),
+        ..Health::default()
+    };
+    assert_eq!(
+        healthy.to_text(),
+        "votes: yes\ndisk: has room\nsnapshot: up to entry 90, 4096 bytes\nlog: entries 81 to 99\n"
+    );
+    let ill = Health {
+        standing: Standing::Recovering,
+        is_full: true,
+        draft: Some((10, 20)),
+        log_first: Index(91),
+        log_last: Index(90),
+        ..healthy
+    };
+    for part in [
+        "votes: not yet, a part of its data was damaged",
+        "disk: full; make space",
+        "next snapshot: 10 of 20 bytes",
+        "log: empty, goes on with entry 91",
+    ] {
+        assert!(ill.to_text().contains(part), "{}", ill.to_text());
+    }
+    let behind_a_full_leader = Health { leader_is_full: true, ..healthy };
+    assert!(behind_a_full_leader.to_text().contains("refused with 507"), "{behind_a_full_leader:?}");
+    let new = Health { standing: Standing::Virgin, ..Health::default() };
+    assert!(new.to_text().contains("its working directory is new"), "{}", new.to_text());
+
+    let view = NodeView { leader: None, health: ill, ..view() };
+    let refused = || reply(0, Outcome::NotApplied(NotApplied::NotReady));
+    let response = render(Render::Ready { verbose: true }, refused(), &view);
+    let json: serde_json::Value = serde_json::from_slice(response.body.as_slice()).unwrap();
+    let detail = json["detail"].as_str().unwrap();
+    assert_eq!((response.status.code(), response.retry_after_s), (503, Some(1)));
+    for part in ["no leader is known", "this node is being restored", "votes: not yet", "disk: full"] {
+        assert!(detail.contains(part), "{detail}");
+    }
+    assert!(!detail.contains('\n'), "{detail}");
+    // Whoever asks whether the node is ready never gets a 507.
+    let full =
+        render(Render::Ready { verbose: false }, reply(0, Outcome::NotApplied(NotApplied::DiskFull)), &view);
+    assert_eq!(full.status.code(), 503);
+}
+
+/// Who answers is in every head, also of answers that the connection gives by itself.
+#[test]
+fn every_answer_names_its_node() {
+    let mut client = Client::new();
+    client.context.names.set(&view());
+    for (method, target, status) in [
+        ("GET", "/", 200),
+        ("GET", "/livez", 200),
+        ("GET", "/v1/version", 200),
+        ("GET", "/nowhere", 404),
+        ("PATCH", K, 405),
+        ("GET", "/v1/storage/key/k?bogus", 400),
+    ] {
+        let answer = ask(&mut client, method, target, "", "");
+        assert_eq!(answer.status, status, "{target}");
+        let names = (answer.header("keva-node"), answer.header("keva-leader"));
+        assert_eq!(names, (Some("host1"), Some("host2")), "{target}");
+    }
+    client.context.names.set(&NodeView { leader: None, ..view() });
+    let answer = ask(&mut client, "GET", "/livez", "", "");
+    assert_eq!((answer.header("keva-node"), answer.header("keva-leader")), (Some("host1"), None));
+    client.feed("nonsense\r\n\r\n");
+    let last = client.responses().pop().expect("an answer");
+    assert_eq!((last.status, last.header("keva-node")), (400, Some("host1")));
+}
+
 #[test]
 fn readiness() {
     let mut client = Client::new();
     assert_eq!(ask(&mut client, "GET", "/livez", "", "").text(), "ok\n");
     assert_eq!(ask(&mut client, "GET", "/readyz", "", "").text(), "ok\n");
     let verbose = ask(&mut client, "GET", "/readyz?verbose", "", "");
-    assert_eq!(verbose.text(), "ok\nleader: host2\nlinearizable read: works\n");
-    let leaderless = NodeView { node: "host1".into(), leader: None };
+    assert!(
+        verbose
+            .text()
+            .starts_with("ok\nleader: host2\nlinearizable read: works\nvotes: yes\ndisk: has room\n")
+    );
+    let leaderless = NodeView { leader: None, ..view() };
     let failed = || reply(0, Outcome::NotApplied(NotApplied::NoLeader));
-    for (verbose, detail) in [
+    for (verbose, start) in [
         (false, "not ready; GET /readyz?verbose says why"),
-        (true, "not ready: no leader is known; a linearizable read was not confirmed by a leader in time"),
+        (
+            true,
+            "not ready: no leader is known; a linearizable read was not confirmed by a leader in time; votes: yes;",
+        ),
     ] {
         let response = render(Render::Ready { verbose }, failed(), &leaderless);
         let json: serde_json::Value = serde_json::from_slice(response.body.as_slice()).unwrap();
-        assert_eq!((response.status.code(), json["detail"].as_str()), (503, Some(detail)));
+        let detail = json["detail"].as_str().unwrap();
+        assert!(response.status.code() == 503 && detail.starts_with(start), "{detail}");
     }
 }
 
@@ -454,13 +566,19 @@ fn cluster_status() {
         commit_index: Index(20),
         applied_index: Index(19),
         last_index: Index(21),
+        log_start: EntryId::new(Term(2), Index(9)),
+        snapshot: Some(SnapshotMeta { last: EntryId::new(Term(3), Index(12)), bytes: 777, crc: 1 }),
+        snapshot_draft: None,
+        standing: Standing::Voter,
+        is_full: false,
+        leader_is_full: true,
         keys: 5,
         peers: vec![
             PeerStatus { id: NodeId(2), match_index: Index(20), last_contact: Some(Millis(990)) },
             PeerStatus { id: NodeId(3), match_index: Index(0), last_contact: None },
         ],
     };
-    let names = NodeView { node: "a".into(), leader: Some("a".into()) };
+    let names = NodeView { node: "a".into(), leader: Some("a".into()), ..view() };
     let page = |status: &ReplicaStatus, names: &NodeView| {
         let response = render_status(StatusPage::Cluster, status, &cluster, names);
         serde_json::from_slice::<serde_json::Value>(response.body.as_slice()).unwrap()
@@ -469,6 +587,10 @@ fn cluster_status() {
     assert_eq!(json["leader"], "a");
     assert_eq!((&json["quorum"], &json["failures_tolerated"]), (&2.into(), &1.into()));
     assert_eq!((&json["term"], &json["commit"], &json["applied"]), (&4.into(), &20.into(), &19.into()));
+    assert_eq!((&json["log_first"], &json["last"]), (&10.into(), &21.into()));
+    assert_eq!(json["snapshot"], serde_json::json!({ "index": 12, "bytes": 777 }));
+    assert_eq!((&json["standing"], &json["disk_full"]), (&"voter".into(), &false.into()));
+    assert_eq!(json["leader_disk_full"], true);
     let b = &json["members"][1];
     assert_eq!((&b["role"], &b["match"], &b["lag"]), (&"follower".into(), &20.into(), &1.into()));
     assert_eq!((&b["last_contact_ms"], &b["connected"]), (&10.into(), &true.into()));
@@ -477,6 +599,11 @@ fn cluster_status() {
 
     let leader = render_status(StatusPage::Leader, &status, &cluster, &names);
     assert_eq!((leader.status.code(), leader.body.as_slice()), (200, &b"a\n"[..]));
+
+    (status.standing, status.is_full, status.snapshot) = (Standing::Recovering, true, None);
+    let json = page(&status, &names);
+    assert_eq!((&json["standing"], &json["disk_full"]), (&"recovering".into(), &true.into()));
+    assert!(json["snapshot"].is_null());
 
     status.leader = None;
     status.role = RoleName::PreCandidate;
@@ -498,7 +625,7 @@ fn cluster_status() {
 /// An identity is shown in headers without being able to end one.
 #[test]
 fn identities_cannot_split_a_response() {
-    let names = NodeView { node: "a\r\nX: y".into(), leader: Some("h\u{f6}st".into()) };
+    let names = NodeView { node: "a\r\nX: y".into(), leader: Some("h\u{f6}st".into()), ..view() };
     let mut client = Client::new();
     client.connection.receive(client.now, http::get("k").as_bytes());
     let call = client.next_call().unwrap();

@@ -8,16 +8,15 @@ use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use keva::config::Config;
-use keva::net::event_loop::{Housekeeping, Listeners, NodeSetup, RunError, run};
-use keva::raft::entry::Entry;
-use keva::raft::storage::{Storage, StorageError};
-use keva::raft::types::{EntryId, HardState, Incarnation, Index, Term};
+use keva::net::event_loop::{Listeners, NodeSetup, RunError, run};
+use keva::raft::storage::Storage;
+use keva::raft::types::{HardState, Incarnation, Index};
 use support::memory_storage::MemoryStorage;
 
 /// Signals reach every loop in this process, so the tests take turns.
@@ -46,10 +45,11 @@ fn run_node<S: Storage>(config: &Config, position: usize, storage: S) -> Result<
         listeners: Listeners::bind(node).unwrap(),
         storage,
         incarnation: Incarnation(1),
+        disk_id: position as u64,
         cluster_id: 7,
         seed: position as u64,
     };
-    run(setup, |_| Ok(Housekeeping::Done))
+    run(setup)
 }
 
 /// One request on a connection of its own: the status and the body.
@@ -160,67 +160,16 @@ fn check_pipelining(port: u16) {
     assert_eq!(values, expected);
 }
 
-/// A disk that can be told to fail.
-struct FailingStorage<'a> {
-    disk: MemoryStorage,
-    fails: &'a AtomicBool,
-}
-
-impl Storage for FailingStorage<'_> {
-    fn hard_state(&self) -> HardState {
-        self.disk.hard_state()
-    }
-
-    fn set_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.disk.set_hard_state(hard_state)
-    }
-
-    fn log_start(&self) -> EntryId {
-        self.disk.log_start()
-    }
-
-    fn last_index(&self) -> Index {
-        self.disk.last_index()
-    }
-
-    fn term(&self, index: Index) -> Option<Term> {
-        self.disk.term(index)
-    }
-
-    fn entry(&self, index: Index) -> Result<Entry<'_>, StorageError> {
-        self.disk.entry(index)
-    }
-
-    fn append(&mut self, entry: Entry<'_>) -> Result<(), StorageError> {
-        self.disk.append(entry)
-    }
-
-    fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
-        self.disk.truncate_suffix(last_kept)
-    }
-
-    fn is_dirty(&self) -> bool {
-        self.disk.is_dirty()
-    }
-
-    fn sync(&mut self) -> Result<(), StorageError> {
-        if self.fails.load(Ordering::SeqCst) {
-            return Err(StorageError::Refused("the disk of this test fails".into()));
-        }
-        self.disk.sync()
-    }
-}
-
 /// F2: after a failed sync no answer leaves, and the loop ends with the reason.
 #[test]
 fn a_failed_sync_ends_the_node_without_an_answer() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let config = configuration(1, "");
     let port = config.nodes[0].user_port;
-    let fails = AtomicBool::new(false);
+    let storage = MemoryStorage::default();
+    let fails = storage.faults.failing_sync.clone();
     thread::scope(|scope| {
-        let storage = FailingStorage { disk: MemoryStorage::default(), fails: &fails };
-        let node = scope.spawn(|| run_node(&config, 0, storage).map(|storage| storage.disk));
+        let node = scope.spawn(|| run_node(&config, 0, storage));
         let stop = StopNodes;
         let path = "/v1/storage/key/k";
         wait_until("a first write", || {

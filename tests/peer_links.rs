@@ -1,19 +1,23 @@
 //! Peer links over loopback sockets: several nodes' tables of peers, each with a poll of its own, in one thread.
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
 
-use keva::limits::PEER_GREETINGS_MAX;
+use keva::limits::{PEER_GREETINGS_MAX, PEER_READ_BYTES_PER_TURN_MAX};
 use keva::net::event_loop::clock::Clock;
 use keva::net::event_loop::source::Source;
+use keva::net::frame::encode_frame;
 use keva::net::listener::Listener;
-use keva::net::peer::greeting::Identity;
+use keva::net::peer::greeting::{Greeting, Identity};
 use keva::net::peer::{PeerEvent, PeerSettings, Peers};
 use keva::raft::message::{Envelope, Message, ReadContext};
 use keva::raft::types::{Incarnation, NodeId, Term};
 use mio::{Events, Poll, Token};
 
+/// The working directory of every node, unless a test says otherwise.
+const DISK: u64 = 13;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The network side of one node: everything of a turn but the replica.
@@ -87,6 +91,7 @@ fn identity(node: u64, members: &[u64], incarnation: u64) -> Identity {
         node: NodeId(node),
         members: members.iter().map(|id| NodeId(*id)).collect(),
         incarnation: Incarnation(incarnation),
+        disk_id: DISK,
         version: "0.1.0".into(),
     }
 }
@@ -211,12 +216,130 @@ fn a_restarted_process_is_greeted_with_its_new_incarnation() {
     drop(old);
     let listener = listen(ports[0].1);
     nodes.push(Node::start(listener, identity(id, &members, 2), &ports));
-    let back = PeerEvent::Connected { peer: NodeId(id), incarnation: Incarnation(2) };
+    let back = PeerEvent::Connected { peer: NodeId(id), incarnation: Incarnation(2), disk_id: DISK };
     run_until(&mut nodes, "the new process", |nodes| nodes[0].seen.contains(&back));
     let (first, second) = nodes.split_at_mut(1);
     first[0].send(second[0].id(), 5);
     let expected = PeerEvent::Message(read_index(ports[1].0, id, 5));
     run_until(&mut nodes, "a message on the new link", |nodes| nodes[1].seen.contains(&expected));
+}
+
+/// F22: a process whose starts are counted back is told of before its first message.
+#[test]
+fn an_older_copy_of_a_disk_is_told_of() {
+    let mut nodes = cluster(2);
+    let (ports, id) = (ports_of(&nodes), nodes[1].id());
+    let members = [ports[0].0, ports[1].0];
+    for incarnation in [9, 4] {
+        nodes.truncate(1);
+        nodes[0].seen.clear();
+        nodes.push(Node::start(listen(ports[1].1), identity(id, &members, incarnation), &ports));
+        let back =
+            PeerEvent::Connected { peer: NodeId(id), incarnation: Incarnation(incarnation), disk_id: DISK };
+        let is_up = |nodes: &[Node]| nodes[0].seen.contains(&back) && nodes[1].is_connected_to(members[0]);
+        run_until(&mut nodes, "the links to stand", is_up);
+        nodes[1].send(members[0], 7);
+        let message = PeerEvent::Message(read_index(id, members[0], 7));
+        run_until(&mut nodes, "a message", |nodes| nodes[0].seen.contains(&message));
+        let seen = &nodes[0].seen;
+        let at = |wanted: &PeerEvent| seen.iter().position(|event| event == wanted);
+        assert!(at(&back) < at(&message), "{seen:?}");
+    }
+}
+
+/// A peer whose process is played by the test.
+struct Puppet {
+    stream: TcpStream,
+}
+
+impl Puppet {
+    /// Dials `node` and greets it.
+    fn greet(node: &Node, identity: &Identity) -> Puppet {
+        let mut stream = TcpStream::connect(node.listener.local_address()).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut bytes = Vec::new();
+        Greeting::Hello(identity.hello(NodeId(node.id()))).encode(&mut bytes);
+        stream.write_all(&bytes).unwrap();
+        Puppet { stream }
+    }
+
+    /// Sends messages with these contexts until the socket takes no more. Returns how many.
+    fn send(&mut self, from: u64, to: u64, contexts: std::ops::Range<u64>) -> u64 {
+        let start = contexts.start;
+        for context in contexts {
+            let mut bytes = Vec::new();
+            encode_frame(&read_index(from, to, context), &mut bytes);
+            if self.stream.write_all(&bytes).is_err() {
+                return context - start;
+            }
+        }
+        panic!("the socket is bottomless");
+    }
+
+    fn is_closed(&mut self) -> bool {
+        match self.stream.read(&mut [0; 4096]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// F21: what a process has sent that is gone counts no more as soon as a later one has greeted, whether on the same
+/// working directory or on another one: its disk may be gone with it.
+#[test]
+fn a_later_process_silences_the_earlier_one() {
+    for (disk_id, incarnation) in [(DISK, 10), (DISK + 1, 1)] {
+        let mut nodes = cluster(1);
+        let (target, peer) = (nodes[0].id(), 1);
+        // Nobody listens on that port: only the links from the peer matter here.
+        let registry = nodes[0].poll.registry().try_clone().unwrap();
+        let ports = [(target, 0), (peer, 1)];
+        nodes[0].peers = Peers::new(
+            identity(target, &[target, peer], 1),
+            settings(&ports, NodeId(target)),
+            registry,
+            50,
+            1,
+        );
+        let old_life = identity(peer, &[target, peer], 9);
+        let mut old = Puppet::greet(&nodes[0], &old_life);
+        let count =
+            |node: &Node| node.seen.iter().filter(|event| matches!(event, PeerEvent::Message(_))).count();
+        let mut hello = Vec::new();
+        encode_frame(&read_index(peer, target, 0), &mut hello);
+        run_until(&mut nodes, "the greeting", |nodes| {
+            nodes[0].peers.status().any(|peer| peer.version.is_some())
+        });
+        // More than a link is read in a turn.
+        let sent = old.send(peer, target, 1..u64::MAX);
+        assert!(sent * hello.len() as u64 > PEER_READ_BYTES_PER_TURN_MAX as u64, "{sent} messages");
+        let new_life = Identity { disk_id, ..identity(peer, &[target, peer], incarnation) };
+        let mut new = Puppet::greet(&nodes[0], &new_life);
+        run_until(&mut nodes, "the old link to end", |_| old.is_closed());
+        let seen = count(&nodes[0]);
+        assert!((seen as u64) < sent, "all {sent} messages were read before the new link came");
+        let connected =
+            PeerEvent::Connected { peer: NodeId(peer), incarnation: Incarnation(incarnation), disk_id };
+        let at = nodes[0].seen.iter().position(|event| *event == connected);
+        let at = at.expect("the new process is told of");
+        assert!(
+            nodes[0].seen[at..].iter().all(|event| *event == connected),
+            "something of the old link came late"
+        );
+        let first = u64::MAX - 1;
+        let mut bytes = Vec::new();
+        encode_frame(&read_index(peer, target, first), &mut bytes);
+        new.stream.write_all(&bytes).unwrap();
+        let expected = PeerEvent::Message(read_index(peer, target, first));
+        run_until(&mut nodes, "the new process's message", |nodes| nodes[0].seen.contains(&expected));
+
+        // A greeting of the earlier process that comes late changes nothing. Of another directory, nobody can tell.
+        if disk_id == DISK {
+            let mut late = Puppet::greet(&nodes[0], &old_life);
+            run_until(&mut nodes, "the late greeting to be refused", |_| late.is_closed());
+            assert!(!new.is_closed());
+        }
+    }
 }
 
 /// Broken links to a process that still listens do not make it lost.
@@ -247,6 +370,21 @@ fn two_processes_with_one_identity_do_not_spin() {
     for node in &nodes[1..] {
         let ups = node.seen.iter().filter(|event| matches!(event, PeerEvent::Connected { .. })).count();
         assert!((1..100).contains(&ups), "{ups} links in a second");
+    }
+}
+
+/// The same with working directories of their own, of which none is known to be the later one.
+#[test]
+fn two_processes_with_one_identity_and_two_disks_do_not_spin() {
+    let mut nodes = cluster(2);
+    let (ports, id) = (ports_of(&nodes), nodes[1].id());
+    let other = Identity { disk_id: DISK + 1, ..identity(id, &[ports[0].0, ports[1].0], 1) };
+    nodes.push(Node::start(listen(0), other, &ports));
+    let end = Instant::now() + Duration::from_secs(1);
+    run_until(&mut nodes, "a while to pass", |_| Instant::now() >= end);
+    for node in &nodes {
+        let ups = node.seen.iter().filter(|event| matches!(event, PeerEvent::Connected { .. })).count();
+        assert!((1..300).contains(&ups), "{ups} links in a second");
     }
 }
 
@@ -282,7 +420,6 @@ fn another_cluster_is_kept_out() {
 /// I10: connections that say nothing, or nonsense, keep no member out and do not pile up.
 #[test]
 fn silent_and_noisy_strangers_do_not_keep_members_out() {
-    use std::io::{Read as _, Write as _};
     let mut nodes = cluster(2);
     let (ports, old) = (ports_of(&nodes), nodes.remove(1));
     drop(old);

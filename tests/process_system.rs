@@ -1,5 +1,5 @@
-//! Faults that only the system can cause: a sync that fails, a full disk, packets that are lost. They need root and the
-//! right tools; without them each test says that it was skipped.
+//! Faults that only the system can cause: a sync that fails, packets that are lost. They need root and the right tools;
+//! without them each test says that it was skipped.
 
 mod support;
 
@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use support::cluster::{Cluster, ClusterOptions, PATIENCE, report, wait_for};
 use support::failover::wait_acknowledged;
-use support::http_client::HttpClient;
-use support::workload::{Acknowledged, Writer, assert_all_there, assert_none_there, write_once};
+use support::workload::{Writer, assert_all_there, assert_none_there, write_once};
 
 /// Set for the copy of this program that runs inside a network of its own.
 const INSIDE: &str = "NETWORK_TEST_INSIDE";
@@ -125,88 +124,6 @@ fn failed_sync_ends_the_node_before_its_next_word() {
             assert_all_there(&mut client, &seen.acknowledged);
             assert_none_there(&mut client, &seen.mishaps);
         }
-    }
-}
-
-// ---- a full disk --------------------------------------------------------------------------------------------------
-
-/// A small file system in memory, unmounted when dropped.
-struct SmallDisk {
-    path: PathBuf,
-}
-
-impl SmallDisk {
-    fn mount(path: &Path, size: &str) -> Option<SmallDisk> {
-        std::fs::create_dir(path).expect("a directory for the disk");
-        let name = path.to_str().expect("a plain name");
-        let mounted = succeeds(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", name]);
-        mounted.then(|| SmallDisk { path: path.to_owned() })
-    }
-
-    fn resize(&self, size: &str) {
-        run(&["mount", "-o", &format!("remount,size={size}"), self.path.to_str().expect("a plain name")]);
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the node may just be ending.
-        succeeds(&["umount", "-l", self.path.to_str().expect("a plain name")]);
-    }
-}
-
-/// Writes one more large value and remembers it.
-fn write_large(client: &mut HttpClient, number: usize, kept: &mut Vec<Acknowledged>) {
-    let (key, value) = (format!("large/{number}"), format!("{number}").repeat(40_000));
-    let revision = write_once(client, &key, &value).expect("two nodes have room, and are a quorum");
-    kept.push(Acknowledged { key, value, revision, at: Instant::now() });
-}
-
-fn assert_stops_for_want_of_space(cluster: &mut Cluster, codes: &[i32]) {
-    let status = cluster.node(0).wait_exit(PATIENCE);
-    let said = cluster.node(0).log_tail();
-    let last = said.lines().last().expect("it says why");
-    report(&format!("full disk: {last}"));
-    assert!(status.code().is_some_and(|code| codes.contains(&code)), "{status}: {said}");
-    assert!(last.contains("No space left on device") && last.contains("disk/workdir1"), "{said}");
-    assert!(last.contains("make space on that disk, then start the node again"), "{said}");
-}
-
-#[test]
-fn full_disk_stops_one_node_and_nobody_else() {
-    let settings = "[storage]\nsegment_size = '1MiB'\n";
-    let mut cluster = Cluster::create(&ClusterOptions::new(3).wait_time("0.5").settings(settings));
-    let Some(disk) = SmallDisk::mount(&cluster.directory().join("disk"), "6m") else {
-        return skip("full_disk_stops_one_node_and_nobody_else", "it may not mount a tmpfs");
-    };
-    cluster.node(0).set_working_directory(&disk.path.join("workdir1"));
-    for node in 0..3 {
-        cluster.node(node).start();
-    }
-    cluster.wait_all_ready();
-    let mut client = cluster.client(1);
-    let mut kept = Vec::new();
-    while cluster.node(0).is_running() {
-        assert!(kept.len() < 1_000, "40 MB and more do not fill a disk of 6 MiB");
-        write_large(&mut client, kept.len(), &mut kept);
-    }
-    assert_stops_for_want_of_space(&mut cluster, &[1]);
-    for number in 0..50 {
-        write_large(&mut client, 1_000 + number, &mut kept);
-    }
-
-    // It cannot catch up without space, and says so again: while it opens its files, or a little later.
-    cluster.node(0).start();
-    assert_stops_for_want_of_space(&mut cluster, &[1, 2]);
-
-    disk.resize("256m");
-    cluster.start_node(0);
-    cluster.wait_all_ready();
-    assert_all_there(&mut cluster.client(0), &kept);
-    write_large(&mut cluster.client(0), 2_000, &mut kept);
-    // Before the disk goes.
-    for node in 0..3 {
-        cluster.node(node).kill();
     }
 }
 

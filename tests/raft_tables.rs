@@ -6,9 +6,8 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keva::raft::entry::Entry;
 use keva::raft::raft::{Config, Raft};
-use keva::raft::storage::{Storage, StorageError};
+use keva::raft::storage::Purpose;
 use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
 use keva::util::time::Millis;
 
@@ -100,7 +99,7 @@ fn commit_by_majority() {
         (2..=count).for_each(|peer| node.step(&format!("n{peer}@1 -> n1 AppendEntriesResponse match=1")));
         node.turn();
         assert_eq!(node.raft.commit_index(), Index(1));
-        node.raft.propose(b"a=1").expect("a leader takes it");
+        node.raft.propose(b"a=1", Purpose::Growth).expect("a leader takes it");
         node.turn();
         acknowledging
             .iter()
@@ -261,7 +260,7 @@ fn only_the_own_term_is_counted() {
     for (acknowledged, commit) in [(1, 0), (2, 0), (3, 3), (4, 4)] {
         let mut node = Lone::new(2, disk_of_terms(&[1, 2]));
         node.lead();
-        node.raft.propose(b"a=1").expect("it leads");
+        node.raft.propose(b"a=1", Purpose::Growth).expect("it leads");
         node.turn();
         assert_eq!(node.log(), "1@1, 2@2, 3@3, 4@3 a=1");
         node.step(&format!("n2@3 -> n1 AppendEntriesResponse match={acknowledged}"));
@@ -466,64 +465,13 @@ fn timeouts_differ() {
     assert!(ties * 10 <= ROUNDS * 3, "{ties} of {ROUNDS} rounds begin with two campaigns at once");
 }
 
-/// A disk of which one entry cannot be read any more.
-#[derive(Debug)]
-struct Rotten {
-    disk: MemoryStorage,
-    entry: Index,
-}
-
-impl Storage for Rotten {
-    fn hard_state(&self) -> HardState {
-        self.disk.hard_state()
-    }
-
-    fn set_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
-        self.disk.set_hard_state(hard_state)
-    }
-
-    fn log_start(&self) -> EntryId {
-        self.disk.log_start()
-    }
-
-    fn last_index(&self) -> Index {
-        self.disk.last_index()
-    }
-
-    fn term(&self, index: Index) -> Option<Term> {
-        self.disk.term(index)
-    }
-
-    fn entry(&self, index: Index) -> Result<Entry<'_>, StorageError> {
-        if index == self.entry {
-            let detail = format!("entry {index} cannot be read");
-            return Err(StorageError::Damaged { file: "log".into(), offset: 0, detail });
-        }
-        self.disk.entry(index)
-    }
-
-    fn append(&mut self, entry: Entry<'_>) -> Result<(), StorageError> {
-        self.disk.append(entry)
-    }
-
-    fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
-        self.disk.truncate_suffix(last_kept)
-    }
-
-    fn is_dirty(&self) -> bool {
-        self.disk.is_dirty()
-    }
-
-    fn sync(&mut self) -> Result<(), StorageError> {
-        self.disk.sync()
-    }
-}
-
 /// A leader that cannot read its own log sends nothing in its place: the error comes out, and stops the process.
 /// Covers: B16
 #[test]
 fn an_unreadable_entry_is_an_error_and_no_guess() {
-    let mut node = Lone::new(3, Rotten { disk: disk_of_terms(&[1, 1, 1]), entry: Index(2) });
+    let mut disk = disk_of_terms(&[1, 1, 1]);
+    disk.faults.unreadable = Some(Index(2));
+    let mut node = Lone::new(3, disk);
     node.lead();
     node.step("n2@2 -> n1 AppendEntriesResponse reject=3 hint=1@1");
     let mut out = Vec::new();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use super::WORKING_DIRECTORY_DEFAULT;
 
@@ -17,12 +17,15 @@ Examples:
   One node of a cluster; start one process for each [[node]] in the file:
     keva --config-file keva.toml --node-identity host1 --working-directory ./workdir1
 
-  The same with environment variables, for service managers and containers:
+  Look whether the files of a stopped node are sound:
+    keva check --working-directory ./workdir1
+
+  The same node with environment variables, for service managers and containers:
     KEVA_CONFIG_FILE=/etc/keva.toml KEVA_WORKING_DIRECTORY=/var/lib/keva keva
 
 Exit codes:
   0  stopped as asked (SIGTERM or SIGINT)
-  1  failed while running
+  1  failed while running; keva check: the files are not sound
   2  wrong usage, configuration or storage: nothing was started";
 
 /// A replicated, linearizable key-value store that people drive with curl.
@@ -30,7 +33,12 @@ Exit codes:
 /// Without a configuration file, runs a cluster of one node on 127.0.0.1 (clients on port 8380).
 #[derive(Parser, Clone, PartialEq, Eq, Debug)]
 #[command(name = "keva", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Arguments {
+    /// What to do. Without one, a node is run.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// The cluster's configuration, the same on every node
     #[arg(long, value_name = "FILE", env = "KEVA_CONFIG_FILE", hide_env_values = true)]
     pub config_file: Option<PathBuf>,
@@ -52,6 +60,31 @@ pub struct Arguments {
     /// What to log to standard error: off, error, warn, info, debug, or for parts such as info,raft=debug
     #[arg(long, value_name = "LEVEL", env = "KEVA_LOG", hide_env_values = true, default_value = "info")]
     pub log_level: String,
+}
+
+/// What else the program does.
+#[derive(Subcommand, Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Read all files of a stopped node and say whether they are sound; nothing is changed
+    Check(CheckArguments),
+}
+
+/// What `keva check` is told.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct CheckArguments {
+    /// Where the node keeps its data
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        env = "KEVA_WORKING_DIRECTORY",
+        hide_env_values = true,
+        default_value = WORKING_DIRECTORY_DEFAULT
+    )]
+    pub working_directory: PathBuf,
+
+    /// List every entry of the log
+    #[arg(long)]
+    pub verbose: bool,
 }
 
 impl Arguments {

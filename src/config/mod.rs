@@ -15,7 +15,7 @@ pub mod units;
 
 use std::path::{Path, PathBuf};
 
-pub use self::arguments::{Arguments, usage_line};
+pub use self::arguments::{Arguments, CheckArguments, Command, usage_line};
 pub use self::error::{ConfigError, ConfigProblem};
 pub use self::node::NodeConfig;
 pub use self::settings::{LimitSettings, StorageSettings};

@@ -1,11 +1,15 @@
 //! The state machine: keys and values, changed only by committed commands in log order.
 //!
-//! [`command`] says what can be asked, [`payload`] how that is written into a log entry, [`store`] what it does, and
-//! [`session`] why nothing is done twice.
+//! [`command`] says what can be asked, [`payload`] how that is written into a log entry, [`store`] what it does,
+//! [`session`] why nothing is done twice, and [`restore`] how everything is read back from a snapshot.
 //!
 //! What this leaves out: there is no expiry of keys, no history of old values, and no operation on several keys.
 
+mod capture;
 pub mod command;
 pub mod payload;
+pub mod restore;
 pub mod session;
+mod snapshot;
+mod state_hash;
 pub mod store;

@@ -55,4 +55,27 @@ impl Sessions {
             seq: *seq,
         })
     }
+
+    /// The newest write of an origin.
+    #[must_use]
+    pub fn newest(&self, origin: NodeId) -> Option<(Incarnation, u64)> {
+        self.newest.get(&origin).copied()
+    }
+
+    /// The origin that comes last in [`Sessions::iter`].
+    #[must_use]
+    pub fn last_origin(&self) -> Option<NodeId> {
+        self.newest.last_key_value().map(|(origin, _)| *origin)
+    }
+
+    /// How many origins there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.newest.len()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.newest.clear();
+    }
 }

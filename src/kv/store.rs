@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::kv::capture::Capture;
 use crate::kv::command::Command;
+use crate::kv::restore::{Restore, RestoreError};
 use crate::kv::session::{Sessions, WriteId};
+use crate::kv::snapshot::{Header, frame_bytes, hash_frame, hash_item, item_bytes};
 use crate::raft::types::Index;
-use crate::util::hash::fnv1a_64;
 use crate::util::mutation::mutant;
 
 /// A key's value with what is known about it.
@@ -34,15 +36,39 @@ pub enum Applied {
     Skipped,
 }
 
-/// The state machine. Everything in it follows from the log up to [`Store::applied_index`], and from nothing else.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+/// The state machine. Everything in it follows from the log up to [`Store::applied_index`], and from nothing else; but
+/// for a snapshot that is being taken, which is no part of the state and does not count when two are compared.
+#[derive(Clone, Default, Debug)]
 pub struct Store {
     applied_index: Index,
     items: BTreeMap<Box<str>, Item>,
+    /// Bytes of `items` in a snapshot.
+    item_bytes: u64,
     sessions: Sessions,
+    capture: Option<Box<Capture>>,
 }
 
+impl PartialEq for Store {
+    fn eq(&self, other: &Store) -> bool {
+        self.applied_index == other.applied_index
+            && self.items == other.items
+            && self.sessions == other.sessions
+    }
+}
+
+impl Eq for Store {}
+
 impl Store {
+    /// What a snapshot held.
+    pub(crate) fn restored(
+        applied_index: Index,
+        items: BTreeMap<Box<str>, Item>,
+        item_bytes: u64,
+        sessions: Sessions,
+    ) -> Store {
+        Store { applied_index, items, item_bytes, sessions, capture: None }
+    }
+
     /// Carries out the command of the entry at `index`. Its condition is judged against the state that all entries
     /// before it have left, which is the only state that is the same on every node.
     ///
@@ -60,16 +86,37 @@ impl Store {
         match command {
             Command::Put { key, value, content_type, .. } => {
                 let content_type = content_type.map(Arc::from);
-                self.items.insert(
-                    key.into_boxed_str(),
-                    Item { value: value.into(), content_type, revision: index },
-                );
+                self.put(key, Item { value: value.into(), content_type, revision: index });
             }
-            Command::Delete { key, .. } => {
-                self.items.remove(key.as_str());
-            }
+            Command::Delete { key, .. } => self.remove(key),
         }
         Applied::Written
+    }
+
+    fn put(&mut self, key: String, item: Item) {
+        self.item_bytes += item_bytes(&key, &item);
+        if let Some(present) = self.items.get_mut(key.as_str()) {
+            let old = std::mem::replace(present, item);
+            self.on_gone(key, old);
+        } else {
+            self.items.insert(key.into_boxed_str(), item);
+        }
+    }
+
+    fn remove(&mut self, key: String) {
+        if mutant("deleted-key-comes-back") && self.capture.is_some() {
+            return;
+        }
+        if let Some(old) = self.items.remove(key.as_str()) {
+            self.on_gone(key, old);
+        }
+    }
+
+    fn on_gone(&mut self, key: String, old: Item) {
+        self.item_bytes -= item_bytes(&key, &old);
+        if let Some(capture) = &mut self.capture {
+            capture.keep_aside(key, old);
+        }
     }
 
     /// Notes that the entry at `index` is done: one without a command changes nothing.
@@ -109,40 +156,66 @@ impl Store {
     /// it is for tests and simulators, not for every turn.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
-        let mut hash = StateHash::default();
-        hash.number(self.applied_index.0);
-        hash.number(self.key_count());
+        let mut hash = hash_frame(self.applied_index, &self.sessions, self.key_count());
         for (key, item) in &self.items {
-            hash.bytes(key.as_bytes());
-            hash.bytes(&item.value);
-            hash.number(u64::from(item.content_type.is_some()));
-            hash.bytes(item.content_type.as_deref().unwrap_or_default().as_bytes());
-            hash.number(item.revision.0);
+            hash_item(&mut hash, key, item);
         }
-        for id in self.sessions.iter() {
-            hash.number(id.origin.0);
-            hash.number(id.incarnation.0);
-            hash.number(id.seq);
-        }
-        hash.0
-    }
-}
-
-/// A running hash over a sequence of numbers and byte strings. Strings are hashed with their length, so that moving
-/// a byte from one to the next changes the result.
-#[derive(Default)]
-struct StateHash(u64);
-
-impl StateHash {
-    fn number(&mut self, number: u64) {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&self.0.to_le_bytes());
-        bytes[8..].copy_from_slice(&number.to_le_bytes());
-        self.0 = fnv1a_64(&bytes);
+        hash.get()
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.number(bytes.len() as u64);
-        self.number(fnv1a_64(bytes));
+    /// Exactly how long a snapshot of the present state would be.
+    #[must_use]
+    pub fn snapshot_bytes(&self) -> u64 {
+        frame_bytes(&self.sessions) + self.item_bytes
+    }
+
+    /// Begins a snapshot of the present state; says how long it will be. What is applied from here on does not show in
+    /// it. It costs nothing before it is written, and a key per item that changes meanwhile.
+    ///
+    /// # Panics
+    /// When one is being taken already.
+    pub fn begin_snapshot(&mut self) -> u64 {
+        assert!(self.capture.is_none(), "one snapshot at a time");
+        let header = Header {
+            applied_index: self.applied_index,
+            sessions: u32::try_from(self.sessions.count()).expect("origins are nodes, and few"),
+            items: self.key_count(),
+            bytes: self.snapshot_bytes(),
+        };
+        self.capture = Some(Box::new(Capture::new(header, self.sessions.clone())));
+        header.bytes
+    }
+
+    /// Appends the next part of the snapshot to `out`: about `budget` bytes, at most that and one item. Says whether
+    /// this was the last one.
+    ///
+    /// # Panics
+    /// When none is being taken.
+    pub fn write_snapshot(&mut self, out: &mut Vec<u8>, budget: usize) -> bool {
+        let capture = self.capture.as_mut().expect("a snapshot was begun");
+        let is_whole = capture.write(&self.items, out, budget);
+        if is_whole {
+            self.capture = None;
+        }
+        is_whole
+    }
+
+    /// Forgets the snapshot that is being taken, if there is one.
+    pub fn abandon_snapshot(&mut self) {
+        self.capture = None;
+    }
+
+    /// The last entry whose effects are in the snapshot that is being taken.
+    #[must_use]
+    pub fn snapshot_index(&self) -> Option<Index> {
+        self.capture.as_ref().map(|capture| capture.index())
+    }
+
+    /// Reads a snapshot.
+    ///
+    /// # Errors
+    /// With what is wrong. Never panics, whatever the bytes.
+    pub fn restore(bytes: &[u8]) -> Result<Store, RestoreError> {
+        Restore::read(bytes)
     }
 }

@@ -3,10 +3,11 @@
 use crate::limits::APPEND_ENTRIES_BYTES_MAX;
 use crate::raft::entry::Entries;
 use crate::raft::message::{AppendOutcome, Message, ReadRound};
+use crate::raft::progress::{Progress, Rejection};
 use crate::raft::quorum::reached_by_majority;
 use crate::raft::raft::Raft;
 use crate::raft::role::Role;
-use crate::raft::storage::{Storage, StorageError};
+use crate::raft::storage::{Purpose, Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
@@ -54,18 +55,25 @@ impl<S: Storage> Raft<S> {
         if mutant("commit-before-append") {
             self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
         }
-        self.append_missing(from, entries)?;
+        if !self.append_missing(from, entries)? {
+            return Ok(());
+        }
         self.verified_index = self.verified_index.max(verified);
         self.commit_index = self.commit_index.max(commit_index.min(verified));
+        self.drop_overtaken_installation()?;
         let outcome = AppendOutcome::Accepted { match_index: verified };
         self.send(from, Message::AppendEntriesResponse { outcome });
         Ok(())
     }
 
     /// Skips what is there already and cuts the log only at the first entry that really differs: a message that is
-    /// late or repeated must not remove anything.
-    fn append_missing(&mut self, from: NodeId, entries: &Entries) -> Result<(), StorageError> {
+    /// late or repeated must not remove anything. `false`: the disk is too full, and the message is as good as lost.
+    fn append_missing(&mut self, from: NodeId, entries: &Entries) -> Result<bool, StorageError> {
+        let mut left = entries.as_bytes().len();
+        let mut has_room = false;
         for entry in entries.iter() {
+            let needed = left;
+            left -= entry.bytes().len();
             match self.storage.term(entry.index()) {
                 Some(term) if term == entry.term() && !mutant("truncate-on-match") => continue,
                 Some(term) => {
@@ -75,16 +83,40 @@ impl<S: Storage> Raft<S> {
                         "leader {from} replaces {index}@{term} by {}, but it is committed here",
                         entry.id()
                     );
+                    // Cutting may need a new file, too.
+                    if !self.has_room(0)? {
+                        return Ok(false);
+                    }
                     self.storage.truncate_suffix(index.prev())?;
                     if !mutant("synced-index-kept") {
                         self.synced_index = self.synced_index.min(index.prev());
                     }
-                    self.storage.append(entry)?;
                 }
-                None => self.storage.append(entry)?,
+                None => {}
+            }
+            if !has_room && !self.has_room(needed)? {
+                return Ok(false);
+            }
+            has_room = true;
+            self.storage.append(entry)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the leader's entries, `bytes` of them, can be stored. Says so in the log when that changes.
+    fn has_room(&mut self, bytes: usize) -> Result<bool, StorageError> {
+        let has_room = self.storage.reserve(bytes, Purpose::Upkeep)?;
+        if has_room == self.is_short_of_space {
+            self.is_short_of_space = !has_room;
+            if has_room {
+                log::info!("there is space on the disk again: the leader's entries are taken");
+            } else {
+                log::warn!(
+                    "the disk is full: the leader's entries cannot be taken until there is space on it"
+                );
             }
         }
-        Ok(())
+        Ok(has_room)
     }
 
     /// The last entry that can be common with a log that has `limit`: not behind it, and of no later term. All
@@ -102,14 +134,25 @@ impl<S: Storage> Raft<S> {
         floor
     }
 
-    pub(super) fn handle_heartbeat(&mut self, from: NodeId, commit_index: Index, round: ReadRound) {
+    pub(super) fn handle_heartbeat(
+        &mut self,
+        from: NodeId,
+        commit_index: Index,
+        round: ReadRound,
+        is_full: bool,
+    ) -> Result<(), StorageError> {
+        if let Role::Follower(follower) = &mut self.role {
+            follower.is_full = is_full;
+        }
         // The leader names only what this node has acknowledged in this term. If the disk went back in time since,
         // what stands there may be other entries, so only what this process has compared counts.
         self.commit_index = self.commit_index.max(commit_index.min(self.verified_index));
         if mutant("heartbeat-commits-anything") {
             self.commit_index = self.commit_index.max(commit_index.min(self.storage.last_index()));
         }
+        self.drop_overtaken_installation()?;
         self.send(from, Message::HeartbeatResponse { round, is_full: self.storage.is_full() });
+        Ok(())
     }
 
     // ---- leader ---------------------------------------------------------------------------------
@@ -121,7 +164,10 @@ impl<S: Storage> Raft<S> {
         outcome: AppendOutcome,
     ) {
         let last_index = self.storage.last_index();
+        let (floor, snapshot) = (self.storage.log_start().index, self.storage.snapshot());
         let candidate = match outcome {
+            // The peer ends before this log begins.
+            AppendOutcome::Rejected { hint, .. } if hint.index < floor => hint.index,
             AppendOutcome::Rejected { hint, .. } => self.last_id_not_after(hint).index,
             AppendOutcome::Accepted { .. } => Index(0),
         };
@@ -135,29 +181,41 @@ impl<S: Storage> Raft<S> {
                 );
             }
             AppendOutcome::Accepted { match_index } => {
-                if progress.on_accepted(match_index) {
+                if progress.on_accepted(match_index, floor) {
                     self.maybe_commit();
                 }
             }
             AppendOutcome::Rejected { prev_index, .. } => {
-                let was_quarantined = progress.quarantined;
-                progress.on_rejected(prev_index, candidate);
-                if progress.quarantined && !was_quarantined {
+                let matched = progress.match_index();
+                let rejection = progress.on_rejected(prev_index, candidate);
+                if rejection == Rejection::Lost {
                     log::error!(
-                        "{from} lost entries that it had acknowledged up to {}: its disk went back in time; \
-                         it does not count until it has them again",
-                        progress.match_index()
+                        "{from} lost entries that it had acknowledged up to {matched}: its disk went back in time; \
+                         it does not count until it has them again"
                     );
+                }
+                if rejection != Rejection::Late
+                    && progress.next_index().prev() < floor
+                    && let Some(snapshot) = snapshot
+                {
+                    progress.start_snapshot(snapshot);
                 }
             }
         }
     }
 
-    pub(super) fn handle_heartbeat_response(&mut self, now: Millis, from: NodeId, round: ReadRound) {
+    pub(super) fn handle_heartbeat_response(
+        &mut self,
+        now: Millis,
+        from: NodeId,
+        round: ReadRound,
+        is_full: bool,
+    ) {
         let Role::Leader(leader) = &mut self.role else { return };
         let sent = leader.reads.round;
         let Some(progress) = leader.progress.get_mut(&from) else { return };
         progress.last_contact = now;
+        progress.is_full = is_full;
         progress.on_heartbeat_answered();
         let round = if mutant("any-answer-confirms-reads") { sent } else { round };
         progress.round_acked = progress.round_acked.max(round.min(sent));
@@ -196,8 +254,15 @@ impl<S: Storage> Raft<S> {
     /// Sends one message to the peer. Returns whether there may be more to send.
     fn replicate_to(&mut self, peer: NodeId, sent_already: bool) -> Result<bool, StorageError> {
         let (last_index, commit_index) = (self.storage.last_index(), self.commit_index);
+        let floor = self.storage.log_start().index;
         let Role::Leader(leader) = &mut self.role else { return Ok(false) };
         let Some(progress) = leader.progress.get_mut(&peer) else { return Ok(false) };
+        if progress.is_sending_snapshot() {
+            return self.send_snapshot_part(peer);
+        }
+        if progress.next_index().prev() < floor {
+            progress.probe_at(floor.next());
+        }
         let next = progress.next_index();
         let (probing, paused, nudged) =
             (!progress.is_replicating(), progress.is_paused(), progress.take_nudge());
@@ -239,9 +304,7 @@ impl<S: Storage> Raft<S> {
     }
 
     fn term_of_log(&self, index: Index) -> Term {
-        self.storage
-            .term(index)
-            .expect("the log reaches back to every peer, because nothing removes its beginning")
+        self.storage.term(index).expect("entries are sent only from behind the beginning of the log on")
     }
 
     /// Commits what a majority has made durable, provided that it includes an entry of the leader's own term: older
@@ -249,9 +312,7 @@ impl<S: Storage> Raft<S> {
     /// its own last sync.
     pub(super) fn maybe_commit(&mut self) {
         let Role::Leader(leader) = &self.role else { return };
-        let trusted =
-            leader.progress.values().map(|p| if p.quarantined { Index(0) } else { p.match_index() });
-        let mut matched: Vec<Index> = trusted.collect();
+        let mut matched: Vec<Index> = leader.progress.values().map(Progress::match_index).collect();
         let mine =
             if mutant("leader-counts-unsynced") { self.storage.last_index() } else { self.synced_index };
         matched.push(mine);

@@ -1,13 +1,13 @@
 //! Elections: pre-vote, vote, and when a node asks for them (paper, section 5.2; thesis, sections 4.2.3 and 9.6).
 
-use crate::raft::entry::EntryKind;
+use crate::raft::entry::{ENTRY_HEADER_BYTES, EntryKind};
 use crate::raft::message::Message;
 use crate::raft::progress::Progress;
 use crate::raft::quorum::{VoteResult, reached_by_majority, vote_result};
 use crate::raft::raft::Raft;
 use crate::raft::read_queue::ReadQueue;
 use crate::raft::role::{Election, Follower, Leader, Role};
-use crate::raft::storage::{Storage, StorageError};
+use crate::raft::storage::{Purpose, Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
@@ -15,9 +15,24 @@ use crate::util::time::Millis;
 impl<S: Storage> Raft<S> {
     // ---- asking ---------------------------------------------------------------------------------
 
+    /// Whether this node may stand for election: it may vote, and has room for the entry that a leader begins with.
+    pub(super) fn may_campaign(&mut self) -> Result<bool, StorageError> {
+        Ok(self.is_voter() && self.storage.reserve(ENTRY_HEADER_BYTES, Purpose::Upkeep)?)
+    }
+
+    /// The election timer has fired.
+    pub(super) fn handle_election_deadline(&mut self, now: Millis) -> Result<(), StorageError> {
+        if self.may_campaign()? {
+            return self.become_pre_candidate(now);
+        }
+        // Somebody else has to. The leader that is not heard any more is none to ask.
+        self.reset_election_deadline(now);
+        self.become_follower(now, self.term(), None)
+    }
+
     /// Asks the others whether an election could be won, without changing the term: a node that was cut off comes
     /// back without deposing anyone.
-    pub(super) fn become_pre_candidate(&mut self, now: Millis) -> Result<(), StorageError> {
+    fn become_pre_candidate(&mut self, now: Millis) -> Result<(), StorageError> {
         assert!(!self.is_leader(), "a leader does not campaign");
         self.reset_election_deadline(now);
         let mut election = Election::default();
@@ -36,7 +51,7 @@ impl<S: Storage> Raft<S> {
         assert!(!self.is_leader(), "a leader does not campaign");
         self.set_hard_state(self.term().next(), Some(self.config.id))?;
         self.reset_election_deadline(now);
-        self.role = match std::mem::replace(&mut self.role, Role::Follower(Follower { leader: None })) {
+        self.role = match std::mem::replace(&mut self.role, Role::Follower(Follower::of(None))) {
             Role::PreCandidate(election) if mutant("pre-votes-count") => Role::Candidate(election),
             _ => Role::Candidate(Election::default()),
         };
@@ -78,6 +93,11 @@ impl<S: Storage> Raft<S> {
             self.term(),
             "a leader's term must survive a crash before it acts on it"
         );
+        if !self.storage.reserve(ENTRY_HEADER_BYTES, Purpose::Upkeep)? {
+            log::warn!("elected, but the disk is too full to lead");
+            return self.become_follower(now, self.term(), None);
+        }
+        self.drop_installation()?;
         let next_index = self.storage.last_index().next();
         let progress = self.peers.iter().map(|peer| (*peer, Progress::new(next_index, now))).collect();
         self.role = Role::Leader(Leader {
@@ -86,6 +106,7 @@ impl<S: Storage> Raft<S> {
             heartbeat_deadline: now.after(self.config.heartbeat_interval_ms),
             noop_index: if mutant("no-noop") { Index(0) } else { next_index },
             transfer: None,
+            full_deadline: now,
         });
         self.hurry = None;
         if mutant("no-noop") {
@@ -101,7 +122,7 @@ impl<S: Storage> Raft<S> {
     fn is_loyal(&self, now: Millis) -> bool {
         match &self.role {
             Role::Leader(_) => true,
-            Role::Follower(Follower { leader: Some(_) }) => {
+            Role::Follower(Follower { leader: Some(_), .. }) => {
                 now - self.leader_contact < self.config.election_timeout_ms
             }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
@@ -129,7 +150,11 @@ impl<S: Storage> Raft<S> {
             || (campaign_term == self.term()
                 && self.leader().is_none()
                 && self.vote().is_none_or(|vote| vote == from));
-        let granted = vote_is_free && self.is_up_to_date(last) && !self.is_loyal(now);
+        let granted = vote_is_free
+            && self.is_voter()
+            && !self.is_suspect(from)
+            && self.is_up_to_date(last)
+            && !self.is_loyal(now);
         self.send(from, Message::PreVoteResponse { campaign_term, granted });
     }
 
@@ -145,7 +170,7 @@ impl<S: Storage> Raft<S> {
         if term > self.term() {
             return self.become_follower(now, term, None);
         }
-        let awaited = campaign_term == self.term().next();
+        let awaited = campaign_term == self.term().next() && !self.is_suspect(from);
         if let Role::PreCandidate(election) = &mut self.role
             && awaited
         {
@@ -166,7 +191,7 @@ impl<S: Storage> Raft<S> {
             Some(vote) => vote == from,
             None => self.leader().is_none(),
         };
-        let granted = vote_is_free && self.is_up_to_date(last);
+        let granted = vote_is_free && self.is_voter() && !self.is_suspect(from) && self.is_up_to_date(last);
         if granted {
             if self.vote().is_none() && !mutant("vote-not-persisted") {
                 self.set_hard_state(self.term(), Some(from))?;
@@ -184,6 +209,9 @@ impl<S: Storage> Raft<S> {
         from: NodeId,
         granted: bool,
     ) -> Result<(), StorageError> {
+        if self.is_suspect(from) {
+            return Ok(());
+        }
         if let Role::Candidate(election) = &mut self.role {
             election.votes.entry(from).or_insert(granted);
             self.maybe_end_election(now)?;
@@ -195,7 +223,7 @@ impl<S: Storage> Raft<S> {
     pub(super) fn follow_leader(&mut self, now: Millis, from: NodeId) -> Result<(), StorageError> {
         // Also a leader that has stepped down knows that nobody else can lead its term.
         let known = match &self.role {
-            Role::Follower(Follower { leader: Some(leader) }) => Some(*leader),
+            Role::Follower(Follower { leader: Some(leader), .. }) => Some(*leader),
             _ => (self.watermarks.led_term == Some(self.term())).then_some(self.config.id),
         };
         if let Some(leader) = known {
@@ -236,6 +264,7 @@ impl<S: Storage> Raft<S> {
         leader.heartbeat_deadline = now.after(interval);
         leader.progress.values_mut().for_each(Progress::on_heartbeat_sent);
         self.broadcast_heartbeat();
+        self.maybe_leave_full_disk(now);
         Ok(())
     }
 }

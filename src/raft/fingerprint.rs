@@ -2,6 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
+use crate::raft::admission::Admission;
 use crate::raft::raft::Raft;
 use crate::raft::role::{Election, Follower, Leader, Role, Transfer};
 use crate::raft::storage::Storage;
@@ -24,6 +25,11 @@ impl<S: Storage> Raft<S> {
             election_deadline: _,
             leader_contact: _,
             hurry: _,
+            installing,
+            restored,
+            suspects,
+            admission: Admission { answers, leader_commit, ask_deadline: _ },
+            is_short_of_space: _,
             rng: _,
             outbox,
             outbox_after_sync,
@@ -34,15 +40,18 @@ impl<S: Storage> Raft<S> {
         hash_role(role, hasher);
         (hard_state, commit_index, verified_index, synced_index, synced_term).hash(hasher);
         (outbox, outbox_after_sync, confirmed_reads).hash(hasher);
+        (installing, restored, suspects, answers, leader_commit).hash(hasher);
     }
 }
 
 fn hash_role(role: &Role, hasher: &mut impl Hasher) {
     role.name().as_str().hash(hasher);
     match role {
-        Role::Follower(Follower { leader }) => leader.hash(hasher),
+        Role::Follower(Follower { leader, is_full }) => (leader, is_full).hash(hasher),
         Role::PreCandidate(Election { votes }) | Role::Candidate(Election { votes }) => votes.hash(hasher),
-        Role::Leader(Leader { progress, reads, heartbeat_deadline: _, noop_index, transfer }) => {
+        Role::Leader(leader) => {
+            let Leader { progress, reads, heartbeat_deadline: _, noop_index, transfer, full_deadline: _ } =
+                leader;
             for (peer, progress) in progress {
                 peer.hash(hasher);
                 progress.hash_state(hasher);

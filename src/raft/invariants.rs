@@ -26,6 +26,12 @@ impl<S: Storage> Raft<S> {
             "commit {} is behind the log's end {last_index}",
             self.commit_index
         );
+        let log_start = self.storage.log_start();
+        assert!(
+            log_start.index <= self.commit_index,
+            "the log begins at {log_start}, but only {} is committed",
+            self.commit_index
+        );
         assert!(self.synced_index <= last_index, "more is durable than was written");
         assert!(self.synced_term <= self.term(), "a later term is durable than was reached");
         match &self.role {

@@ -194,7 +194,7 @@ impl Message {
             // The entries that the leader will count.
             Message::AppendEntriesResponse { .. } => !mutant("ack-before-sync"),
             // Everything that the snapshot covers.
-            Message::InstallSnapshotResponse { .. } => true,
+            Message::InstallSnapshotResponse { .. } => !mutant("snapshot-answer-before-sync"),
             // A pre-vote promises nothing. A leader counts itself only after its own sync, so its entries may travel
             // earlier. A heartbeat's answer only says that no newer term is known. The rest is between clients' nodes
             // and the leader, and becomes a promise only through the log.

@@ -44,21 +44,41 @@
 //! promised to anyone, because everything that another node may rely on leaves only through
 //! [`Synced`](raft::Synced); [`Message::requires_sync`](message::Message::requires_sync) says which messages those are.
 //!
+//! # One snapshot
+//!
+//! Who applies the entries also takes the snapshots, and hands them to the [`Storage`](storage::Storage), which may then
+//! forget the beginning of its log. A peer that needs more than is left gets the leader's newest snapshot in parts
+//! (paper, section 7). It keeps its log until the snapshot is whole and durable; then
+//! [`Synced::restore`](raft::Synced::restore) says that the state must be read from it. What is committed never goes
+//! back.
+//!
+//! # One lost disk
+//!
+//! A node that comes back on an empty disk does not know what it promised. It follows and stores, and votes again only
+//! when the others' answers show that it can do no harm: see `admission`. The others hear of the new disk and stop
+//! counting what the old one held.
+//!
+//! # One full disk
+//!
+//! Data that grows is refused first, while there is a reserve for what the protocol needs, and for making space. A full
+//! leader hands over to a peer with room. A follower without any room ignores entries, and takes them when there is
+//! room again.
+//!
 //! # What this leaves out
 //!
 //! - Membership changes: the voters are given at the start and stay.
-//! - Snapshots: the log is never cut at its beginning. [`Storage::snapshot_id`](storage::Storage::snapshot_id) is the
-//!   seam; a follower already copes with a log that begins behind a snapshot.
 //! - Leases for reads: they would trust clocks.
 //! - Advancing the commit index by what votes tell: an election is followed by the new leader's own entry anyway.
 //! - Learners and witnesses.
 
+mod admission;
 mod append;
 mod election;
 pub mod entry;
 mod fingerprint;
 mod invariants;
 pub mod message;
+mod peers;
 pub mod progress;
 pub mod quorum;
 #[allow(clippy::module_inception, reason = "the type Raft lives in the file named after it")]
@@ -66,6 +86,8 @@ pub mod raft;
 mod read_index;
 mod read_queue;
 mod role;
+mod sending;
+mod snapshot;
 pub mod storage;
 mod transfer;
 pub mod types;

@@ -6,16 +6,20 @@
 //!
 //!   Probe      one message at a time, with at most one entry, until the logs are known to meet
 //!   Replicate  message after message without waiting, within a window of messages and bytes
+//!   Snapshot   the leader's log does not reach back to where the logs meet: no entries, but its snapshot in parts
 //! ```
 //!
-//! A rejection or a new connection leads back to Probe. `match_index < next_index` always, and `match_index` never
-//! goes back within a leadership.
+//! A rejection or a new connection leads back to Probe. A rejection that leads behind the beginning of the leader's log
+//! leads to Snapshot, and what the peer accepts from there on to Replicate. `match_index < next_index` always.
+//! `match_index` goes back only when the peer turns out to have lost what it acknowledged; then it starts over.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use crate::limits::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX};
 use crate::raft::message::ReadRound;
+use crate::raft::sending::Sending;
+use crate::raft::storage::SnapshotMeta;
 use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
@@ -32,8 +36,8 @@ pub struct Progress {
     pub(super) round_acked: ReadRound,
     /// When the peer last answered anything; the start of the leadership before that.
     pub(super) last_contact: Millis,
-    /// The peer denied having what it had acknowledged: its disk lost something. Its word does not count.
-    pub(super) quarantined: bool,
+    /// The peer's disk is full, as it said last.
+    pub(super) is_full: bool,
     /// Something was sent to or accepted by the peer since the last periodic heartbeat.
     moved: bool,
     /// An empty message is due, to find out what became of those in flight.
@@ -44,6 +48,18 @@ pub struct Progress {
 enum Mode {
     Probe { sent: bool },
     Replicate { in_flight: InFlight },
+    Snapshot(Sending),
+}
+
+/// What a rejection means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rejection {
+    /// It answers something that is not the latest try: nothing.
+    Late,
+    /// The next try is further back.
+    Retry,
+    /// The peer has lost what it had acknowledged, and starts over.
+    Lost,
 }
 
 /// AppendEntries without an answer, oldest first.
@@ -81,7 +97,7 @@ impl Progress {
             commit_sent: Index(0),
             round_acked: ReadRound(0),
             last_contact: now,
-            quarantined: false,
+            is_full: false,
             moved: false,
             nudge: false,
         }
@@ -111,12 +127,19 @@ impl Progress {
         matches!(self.mode, Mode::Replicate { .. })
     }
 
+    /// Whether the peer is brought up to date with a snapshot.
+    #[must_use]
+    pub fn is_sending_snapshot(&self) -> bool {
+        matches!(self.mode, Mode::Snapshot(_))
+    }
+
     /// Whether nothing may be sent until the peer answers.
     #[must_use]
     pub fn is_paused(&self) -> bool {
         match &self.mode {
             Mode::Probe { sent } => *sent,
             Mode::Replicate { in_flight } => in_flight.is_full(),
+            Mode::Snapshot(sending) => sending.next_part().is_none(),
         }
     }
 
@@ -136,20 +159,21 @@ impl Progress {
                 self.next_index = last.next();
             }
             Mode::Replicate { .. } => {}
+            Mode::Snapshot(_) => unreachable!("no entries travel while the snapshot does"),
         }
     }
 
-    /// The peer has everything up to `index`. Returns whether that is news.
-    pub(super) fn on_accepted(&mut self, index: Index) -> bool {
+    /// The peer has everything up to `index`; the leader's log reaches back to `floor`. Returns whether that is news.
+    pub(super) fn on_accepted(&mut self, index: Index, floor: Index) -> bool {
         if index < self.match_index && !mutant("match-may-regress") {
             return false;
         }
         let news = index > self.match_index;
         self.moved = true;
         self.match_index = index;
-        self.quarantined = false;
         match &mut self.mode {
-            Mode::Probe { .. } => {
+            Mode::Snapshot(_) if index < floor => self.next_index = self.next_index.max(index.next()),
+            Mode::Probe { .. } | Mode::Snapshot(_) => {
                 self.next_index = index.next();
                 self.mode = Mode::Replicate { in_flight: InFlight::default() };
             }
@@ -161,30 +185,49 @@ impl Progress {
         news
     }
 
-    /// The peer does not have the entry at `prev_index`; the logs may meet at `candidate`. Returns whether to try
-    /// again: a rejection of something that is not the latest try is late and means nothing.
-    pub(super) fn on_rejected(&mut self, prev_index: Index, candidate: Index) -> bool {
-        if prev_index <= self.match_index {
-            // Links keep the order, so a rejection of the matched entry itself is no late one: the peer has lost
-            // entries that it had made durable.
-            self.quarantined |=
-                matches!(self.mode, Mode::Probe { .. }) && prev_index == self.next_index.prev();
-            return false;
-        }
+    /// The peer does not have the entry at `prev_index`; the logs may meet at `candidate`.
+    pub(super) fn on_rejected(&mut self, prev_index: Index, candidate: Index) -> Rejection {
+        let is_latest_probe = matches!(self.mode, Mode::Probe { .. }) && prev_index == self.next_index.prev();
+        let mut rejection = Rejection::Retry;
         match &self.mode {
+            // Nothing comes before the first entry.
+            _ if prev_index == Index(0) => return Rejection::Late,
+            Mode::Snapshot(_) => return Rejection::Late,
+            Mode::Probe { .. } if !is_latest_probe => return Rejection::Late,
+            Mode::Replicate { .. } if prev_index <= self.match_index => return Rejection::Late,
             Mode::Replicate { .. } => self.next_index = self.match_index.next(),
-            Mode::Probe { .. } if prev_index != self.next_index.prev() => return false,
             Mode::Probe { .. } => {
+                // Links keep the order, so a rejection of the matched entry itself is no late one: the peer has lost
+                // entries that it had made durable.
+                if prev_index <= self.match_index {
+                    rejection = Rejection::Lost;
+                    (self.match_index, self.commit_sent) = (Index(0), Index(0));
+                }
                 self.next_index = prev_index.min(candidate.next()).max(self.match_index.next());
             }
         }
         self.mode = Mode::Probe { sent: false };
-        true
+        rejection
+    }
+
+    /// The peer's disk is another one, or an older copy: nothing is known of it.
+    pub(super) fn start_over(&mut self, next_index: Index, now: Millis) {
+        *self = Progress::new(next_index, now);
+    }
+
+    /// The leader's log begins later than the next entry to send. If the peer has the first one that is left, it needs
+    /// no snapshot.
+    pub(super) fn probe_at(&mut self, next_index: Index) {
+        self.next_index = next_index;
+        self.mode = Mode::Probe { sent: false };
     }
 
     /// A periodic heartbeat goes out.
     pub(super) fn on_heartbeat_sent(&mut self) {
         self.moved = false;
+        if let Mode::Snapshot(sending) = &mut self.mode {
+            sending.on_heartbeat_sent();
+        }
     }
 
     /// A heartbeat was answered. A peer that answers heartbeats but, for a whole interval, no appends may have lost
@@ -193,6 +236,58 @@ impl Progress {
         match &mut self.mode {
             Mode::Probe { sent } => *sent = *sent && self.moved,
             Mode::Replicate { in_flight } => self.nudge = !self.moved && !in_flight.messages.is_empty(),
+            Mode::Snapshot(sending) if !self.moved => sending.ask_again(),
+            Mode::Snapshot(_) => {}
+        }
+    }
+
+    // ---- snapshots ------------------------------------------------------------------------------
+
+    /// The peer denied having what the leader's log begins behind: only a snapshot helps.
+    pub(super) fn start_snapshot(&mut self, snapshot: SnapshotMeta) {
+        self.mode = Mode::Snapshot(Sending::new(snapshot));
+    }
+
+    /// Offset and length of the part of `newest` that may be sent at the moment. When that is another snapshot than
+    /// before, it begins from the start.
+    pub(super) fn next_snapshot_part(&mut self, newest: SnapshotMeta) -> Option<(u64, usize)> {
+        let Mode::Snapshot(sending) = &mut self.mode else { return None };
+        if sending.snapshot() != newest {
+            *sending = Sending::new(newest);
+        }
+        sending.next_part()
+    }
+
+    pub(super) fn on_snapshot_part_sent(&mut self, len: usize) {
+        self.moved = true;
+        if let Mode::Snapshot(sending) = &mut self.mode {
+            sending.on_sent(len);
+        }
+    }
+
+    fn sending(&mut self, snapshot: SnapshotMeta) -> Option<&mut Sending> {
+        match &mut self.mode {
+            Mode::Snapshot(sending) if sending.snapshot() == snapshot => Some(sending),
+            _ => None,
+        }
+    }
+
+    pub(super) fn on_snapshot_receiving(&mut self, now: Millis, snapshot: SnapshotMeta, next_offset: u64) {
+        let is_news = self.sending(snapshot).is_some_and(|sending| sending.on_receiving(now, next_offset));
+        self.moved |= is_news;
+    }
+
+    pub(super) fn on_snapshot_refused(&mut self, snapshot: SnapshotMeta) {
+        if let Some(sending) = self.sending(snapshot) {
+            sending.on_refused();
+        }
+    }
+
+    /// When the peer last took a part of the snapshot that it is being sent.
+    pub(super) fn snapshot_taken_at(&self) -> Option<Millis> {
+        match &self.mode {
+            Mode::Snapshot(sending) => sending.taken_at,
+            _ => None,
         }
     }
 
@@ -205,22 +300,22 @@ impl Progress {
             commit_sent,
             round_acked,
             last_contact: _,
-            quarantined,
+            is_full,
             moved,
             nudge,
         } = self;
         (match_index, next_index, mode, commit_sent, round_acked).hash(hasher);
-        (quarantined, moved, nudge).hash(hasher);
+        (is_full, moved, nudge).hash(hasher);
     }
 
     /// What was on its way to the peer may be lost.
     pub(super) fn on_reconnected(&mut self) {
-        self.next_index = self.match_index.next().max(match self.mode {
+        match &mut self.mode {
             // An answerless probe keeps its position: nothing was learned about it.
-            Mode::Probe { .. } => self.next_index,
-            Mode::Replicate { .. } => Index(0),
-        });
-        self.mode = Mode::Probe { sent: false };
+            Mode::Probe { sent } => *sent = false,
+            Mode::Replicate { .. } => self.probe_at(self.match_index.next()),
+            Mode::Snapshot(sending) => sending.on_reconnected(),
+        }
         self.nudge = false;
         self.commit_sent = Index(0);
     }
@@ -229,10 +324,11 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::types::{EntryId, Term};
 
     fn replicating(match_index: u64) -> Progress {
         let mut progress = Progress::new(Index(match_index + 1), Millis(0));
-        assert!(progress.on_accepted(Index(match_index)) || match_index == 0);
+        assert!(progress.on_accepted(Index(match_index), Index(0)) || match_index == 0);
         progress
     }
 
@@ -245,15 +341,15 @@ mod tests {
             by_count.on_sent(Index(index), 1);
         }
         assert!(by_count.is_paused());
-        assert!(!by_count.on_accepted(Index(1)), "nothing new");
+        assert!(!by_count.on_accepted(Index(1), Index(0)), "nothing new");
         assert!(by_count.is_paused(), "an old answer frees nothing");
-        assert!(by_count.on_accepted(Index(5)));
+        assert!(by_count.on_accepted(Index(5), Index(0)));
         assert!(!by_count.is_paused());
 
         let mut by_bytes = replicating(1);
         by_bytes.on_sent(Index(2), IN_FLIGHT_BYTES_MAX);
         assert!(by_bytes.is_paused());
-        assert!(by_bytes.on_accepted(Index(2)));
+        assert!(by_bytes.on_accepted(Index(2), Index(0)));
         assert!(!by_bytes.is_paused());
     }
 
@@ -261,22 +357,74 @@ mod tests {
     #[test]
     fn late_answers_change_nothing() {
         let mut progress = replicating(10);
-        assert!(!progress.on_rejected(Index(10), Index(3)));
-        assert!(!progress.on_rejected(Index(4), Index(3)));
-        assert!(!progress.on_accepted(Index(7)));
+        assert_eq!(progress.on_rejected(Index(10), Index(3)), Rejection::Late);
+        assert_eq!(progress.on_rejected(Index(4), Index(3)), Rejection::Late);
+        assert!(!progress.on_accepted(Index(7), Index(0)));
         assert_eq!((progress.match_index(), progress.next_index()), (Index(10), Index(11)));
-        assert!(!progress.quarantined);
     }
 
-    /// B24: a peer that denies what it acknowledged is noticed, and believed again once it accepts.
+    /// B24: a peer that denies what it acknowledged starts over: it counts for nothing, and gets everything again.
     #[test]
-    fn a_peer_that_lost_its_disk_is_quarantined() {
+    fn a_peer_that_lost_entries_starts_over() {
         let mut progress = replicating(10);
         progress.on_reconnected();
         progress.on_sent(Index(10), 0);
-        assert!(!progress.on_rejected(Index(10), Index(2)));
-        assert!(progress.quarantined);
-        assert!(!progress.on_accepted(Index(10)));
-        assert!(!progress.quarantined);
+        assert_eq!(progress.on_rejected(Index(10), Index(2)), Rejection::Lost);
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(0), Index(3)));
+        progress.on_sent(Index(3), 0);
+        assert_eq!(progress.on_rejected(Index(10), Index(2)), Rejection::Late);
+        assert_eq!(
+            progress.on_rejected(Index(0), Index(0)),
+            Rejection::Late,
+            "nothing comes before the first"
+        );
+        assert!(progress.on_accepted(Index(2), Index(0)));
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(2), Index(3)));
+    }
+
+    /// D9, S40, S59: no entries travel while the snapshot does; whatever the peer accepts at or behind the beginning of
+    /// the leader's log ends it, be it the snapshot or an earlier append.
+    #[test]
+    fn a_snapshot_ends_when_the_logs_meet() {
+        let snapshot = SnapshotMeta { last: EntryId::new(Term(1), Index(11)), bytes: 100, crc: 1 };
+        let (floor, start) = (Index(11), |progress: &mut Progress| progress.start_snapshot(snapshot));
+        for (accepted, ends) in [(9, false), (10, false), (11, true), (12, true)] {
+            let mut progress = replicating(9);
+            start(&mut progress);
+            assert_eq!(progress.on_rejected(Index(11), Index(3)), Rejection::Late);
+            progress.on_accepted(Index(accepted), floor);
+            assert_eq!(progress.is_replicating(), ends, "accepted {accepted}");
+            assert_eq!(progress.is_sending_snapshot(), !ends, "accepted {accepted}");
+            assert_eq!((progress.match_index().0, progress.next_index().0), (accepted, accepted + 1));
+        }
+    }
+
+    /// D10: a refused snapshot is asked about again after a heartbeat, and one whose answer is lost as well.
+    #[test]
+    fn a_snapshot_is_tried_again() {
+        let snapshot = SnapshotMeta { last: EntryId::new(Term(1), Index(11)), bytes: 100, crc: 1 };
+        let mut progress = replicating(9);
+        progress.start_snapshot(snapshot);
+        let ask = |progress: &mut Progress| {
+            let part = progress.next_snapshot_part(snapshot);
+            part.inspect(|(_, len)| progress.on_snapshot_part_sent(*len))
+        };
+        assert_eq!(ask(&mut progress), Some((0, 0)));
+        assert_eq!(ask(&mut progress), None);
+        progress.on_heartbeat_answered();
+        assert_eq!(ask(&mut progress), None, "the answer may still come");
+        progress.on_heartbeat_sent();
+        progress.on_heartbeat_answered();
+        assert_eq!(ask(&mut progress), Some((0, 0)), "a whole interval without an answer");
+        progress.on_snapshot_refused(snapshot);
+        assert_eq!(ask(&mut progress), None);
+        progress.on_heartbeat_sent();
+        assert_eq!(ask(&mut progress), Some((0, 0)));
+        let other = SnapshotMeta { crc: 2, ..snapshot };
+        progress.on_snapshot_receiving(Millis(1), other, 0);
+        assert_eq!(ask(&mut progress), None, "an answer about another snapshot");
+        progress.on_snapshot_receiving(Millis(1), snapshot, 0);
+        assert_eq!(ask(&mut progress), Some((0, 100)));
+        assert_eq!(progress.next_snapshot_part(other), Some((0, 0)), "another one begins from the start");
     }
 }

@@ -1,16 +1,19 @@
 //! The core: one node's protocol state, what goes in and what comes out. Its parts are in the files beside this one:
-//! elections in `election`, replication in `append`, reads in `read_index`, handing over in `transfer`.
+//! elections in `election`, replication in `append`, snapshots in `snapshot`, reads in `read_index`, handing over in
+//! `transfer`, nodes that may not vote yet in `admission`, what is known of peers' processes and disks in `peers`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::limits::LEADER_LOST_PAUSE_MS;
+use crate::raft::admission::Admission;
 use crate::raft::entry::{ENTRY_HEADER_BYTES, Entry, EntryKind, encode_entry};
 use crate::raft::invariants::Watermarks;
 use crate::raft::message::{Envelope, Message, ReadContext, ReadRound};
 use crate::raft::progress::Progress;
 use crate::raft::role::{Follower, Role};
 use crate::raft::storage::{Purpose, SnapshotMeta, Storage, StorageError, snapshot_id};
-use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Standing, Term};
+use crate::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 use crate::util::time::Millis;
@@ -89,6 +92,15 @@ pub struct Raft<S: Storage> {
     /// Elections are held after short pauses, doubled each time, because the leader is known to be gone. The number
     /// of tries so far.
     pub(super) hurry: Option<u32>,
+    /// The snapshot of a leader that the storage's draft holds the beginning of.
+    pub(super) installing: Option<SnapshotMeta>,
+    /// Installed, and not yet told.
+    pub(super) restored: Option<SnapshotMeta>,
+    /// Peers whose disks went back in time.
+    pub(super) suspects: BTreeSet<NodeId>,
+    pub(super) admission: Admission,
+    /// The leader's entries are ignored for want of space.
+    pub(super) is_short_of_space: bool,
     pub(super) rng: Rng,
     pub(super) outbox: Vec<Envelope>,
     pub(super) outbox_after_sync: Vec<Envelope>,
@@ -124,7 +136,7 @@ impl<S: Storage> Raft<S> {
             peers: config.voters.iter().copied().filter(|voter| *voter != config.id).collect(),
             config,
             storage,
-            role: Role::Follower(Follower { leader: None }),
+            role: Role::Follower(Follower::of(None)),
             hard_state,
             commit_index,
             verified_index: Index(0),
@@ -133,12 +145,18 @@ impl<S: Storage> Raft<S> {
             election_deadline: now,
             leader_contact: now,
             hurry: Some(0),
+            installing: None,
+            restored: None,
+            suspects: BTreeSet::new(),
+            admission: Admission { ask_deadline: now, ..Admission::default() },
+            is_short_of_space: false,
             outbox: Vec::new(),
             outbox_after_sync: Vec::new(),
             confirmed_reads: Vec::new(),
             watermarks: Watermarks::default(),
         };
         raft.reset_election_deadline(now);
+        raft.admit_lone_node()?;
         raft.check_invariants();
         Ok(raft)
     }
@@ -157,10 +175,15 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         match message {
-            // Outside the rules about terms: they never change one by themselves (thesis, section 9.6).
+            // Outside the rules about terms: they never change one by themselves (thesis, section 9.6). A node that may
+            // not vote yet must learn of terms without entering them.
             Message::PreVote { campaign_term, last } => self.handle_pre_vote(now, from, campaign_term, last),
             Message::PreVoteResponse { campaign_term, granted } => {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
+            }
+            Message::Admission => self.handle_admission(from),
+            Message::AdmissionResponse { standing: _, is_empty, commit_index } => {
+                self.handle_admission_response(from, term, is_empty, commit_index);
             }
             message if term < self.term() && !mutant("old-terms-accepted") => {
                 self.handle_stale(from, &message);
@@ -193,24 +216,32 @@ impl<S: Storage> Raft<S> {
             Message::AppendEntriesResponse { outcome } => {
                 self.handle_append_entries_response(now, from, outcome);
             }
-            Message::Heartbeat { commit_index, round, is_full: _ } => {
+            Message::Heartbeat { commit_index, round, is_full } => {
                 self.follow_leader(now, from)?;
-                self.handle_heartbeat(from, commit_index, round);
+                self.handle_heartbeat(from, commit_index, round, is_full)?;
             }
-            Message::HeartbeatResponse { round, is_full: _ } => {
-                self.handle_heartbeat_response(now, from, round);
+            Message::HeartbeatResponse { round, is_full } => {
+                self.handle_heartbeat_response(now, from, round, is_full);
+            }
+            Message::InstallSnapshot { snapshot, offset, chunk } => {
+                self.follow_leader(now, from)?;
+                self.handle_install_snapshot(from, snapshot, offset, &chunk)?;
+            }
+            Message::InstallSnapshotResponse { snapshot, outcome } => {
+                self.handle_install_snapshot_response(now, from, snapshot, outcome);
             }
             Message::ReadIndex { context } => self.handle_read_index(from, context),
             Message::ReadIndexResponse { context, index } => {
                 self.handle_read_index_response(from, context, index);
             }
             Message::TimeoutNow => self.handle_timeout_now(now, from)?,
-            Message::InstallSnapshot { .. } | Message::InstallSnapshotResponse { .. } => {
-                todo!("raft/snapshot.rs")
-            }
-            Message::Admission | Message::AdmissionResponse { .. } => todo!("raft/admission.rs"),
             // Between the replicas of two nodes; not the protocol's.
-            Message::Forward { .. } | Message::PreVote { .. } | Message::PreVoteResponse { .. } => {}
+            Message::Forward { .. } => {}
+            // Handled by the caller.
+            Message::PreVote { .. }
+            | Message::PreVoteResponse { .. }
+            | Message::Admission
+            | Message::AdmissionResponse { .. } => {}
         }
         Ok(())
     }
@@ -219,7 +250,7 @@ impl<S: Storage> Raft<S> {
     /// without an answer, a node whose term ran ahead could never be reached by it.
     fn handle_stale(&mut self, from: NodeId, message: &Message) {
         match message {
-            Message::AppendEntries { .. } | Message::Heartbeat { .. } => {
+            Message::AppendEntries { .. } | Message::Heartbeat { .. } | Message::InstallSnapshot { .. } => {
                 self.send(
                     from,
                     Message::HeartbeatResponse { round: ReadRound(0), is_full: self.storage.is_full() },
@@ -255,9 +286,10 @@ impl<S: Storage> Raft<S> {
     pub fn handle_deadline(&mut self, now: Millis) -> Result<(), StorageError> {
         match &self.role {
             Role::Leader(_) => self.handle_leader_deadline(now)?,
-            _ if now >= self.election_deadline => self.become_pre_candidate(now)?,
+            _ if now >= self.election_deadline => self.handle_election_deadline(now)?,
             _ => {}
         }
+        self.maybe_ask_for_admission(now);
         self.check_invariants();
         Ok(())
     }
@@ -267,7 +299,7 @@ impl<S: Storage> Raft<S> {
     pub fn next_deadline(&self) -> Millis {
         let is_waiting =
             !self.outbox.is_empty() || !self.outbox_after_sync.is_empty() || !self.confirmed_reads.is_empty();
-        if is_waiting || self.storage.is_dirty() {
+        if is_waiting || self.restored.is_some() || self.storage.is_dirty() {
             return Millis(0);
         }
         match &self.role {
@@ -275,42 +307,9 @@ impl<S: Storage> Raft<S> {
                 .transfer
                 .as_ref()
                 .map_or(leader.heartbeat_deadline, |t| t.deadline.min(leader.heartbeat_deadline)),
-            _ => self.election_deadline,
+            _ if self.is_voter() => self.election_deadline,
+            _ => self.election_deadline.min(self.admission.ask_deadline),
         }
-    }
-
-    /// A new connection to the peer stands. What was on its way on an earlier one may be lost.
-    pub fn handle_peer_connected(&mut self, peer: NodeId) {
-        if let Role::Leader(leader) = &mut self.role
-            && let Some(progress) = leader.progress.get_mut(&peer)
-        {
-            progress.on_reconnected();
-            let round = leader.reads.round;
-            self.send_heartbeat(peer, round);
-        }
-    }
-
-    /// The peer's process has ended, as far as the network can tell. If it was the leader there is no reason to wait
-    /// for the election timeout. Only a hint: being wrong costs an election, never safety.
-    pub fn handle_peer_lost(&mut self, now: Millis, peer: NodeId) {
-        if matches!(&self.role, Role::Follower(follower) if follower.leader == Some(peer)) {
-            self.role = Role::Follower(Follower { leader: None });
-            self.hurry = Some(0);
-            self.reset_election_deadline(now);
-        }
-    }
-
-    /// The peer has another disk than before: whatever it acknowledged is gone. On the leader it starts over, and it
-    /// counts again for what it takes from now on.
-    pub fn handle_peer_replaced(&mut self, now: Millis, peer: NodeId) {
-        let _ = (now, peer);
-    }
-
-    /// The peer's starts were counted back on the same disk: an older copy of the disk was put in its place. It may
-    /// have forgotten votes and entries, so its votes do not count as long as this process lives, and on the leader it
-    /// starts over.
-    pub fn handle_peer_rolled_back(&mut self, now: Millis, peer: NodeId) {
-        let _ = (now, peer);
     }
 
     /// Gives out the messages that need not wait for the sync. On a leader that is one batch of entries per peer:
@@ -347,9 +346,12 @@ impl<S: Storage> Raft<S> {
         }
         self.count_own_vote(now)?;
         self.maybe_commit();
+        self.maybe_admit(now)?;
         self.check_invariants();
         let committed = self.commit_index.min(self.synced_index);
-        Ok(Synced { messages, committed, reads: std::mem::take(&mut self.confirmed_reads), restore: None })
+        let reads = std::mem::take(&mut self.confirmed_reads);
+        let restore = self.restored.take().filter(|_| !mutant("restore-not-told"));
+        Ok(Synced { messages, committed, reads, restore })
     }
 
     /// Makes the commit index durable, so that the next start need not ask the others how far the log is certain.
@@ -418,22 +420,14 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// What this node may promise.
-    #[must_use]
-    pub fn standing(&self) -> Standing {
-        self.storage.standing()
-    }
-
     /// Whether the known leader's disk is too full for new writes; on the leader, whether its own is.
     #[must_use]
     pub fn leader_is_full(&self) -> bool {
-        self.is_leader() && self.storage.is_full()
-    }
-
-    /// Whether some peer is being sent the newest snapshot and takes it.
-    #[must_use]
-    pub fn is_sending_snapshot(&self) -> bool {
-        false
+        match &self.role {
+            Role::Leader(_) => self.storage.is_full(),
+            Role::Follower(follower) => follower.is_full,
+            Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
     }
 
     /// Known to be committed.
@@ -509,7 +503,7 @@ impl<S: Storage> Raft<S> {
             self.set_hard_state(term, None)?;
         }
         let was_leader = self.is_leader();
-        self.role = Role::Follower(Follower { leader });
+        self.role = Role::Follower(Follower::of(leader));
         if was_leader {
             self.reset_election_deadline(now);
         }

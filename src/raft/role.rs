@@ -20,6 +20,15 @@ pub(super) enum Role {
 pub(super) struct Follower {
     /// Who leads this term, once a message of the leader has come.
     pub(super) leader: Option<NodeId>,
+    /// The leader's disk is full, as it said last.
+    pub(super) is_full: bool,
+}
+
+impl Follower {
+    /// Follows `leader`, of which nothing else is known.
+    pub(super) fn of(leader: Option<NodeId>) -> Follower {
+        Follower { leader, is_full: false }
+    }
 }
 
 /// A pre-vote or a vote that is being held.
@@ -36,6 +45,8 @@ pub(super) struct Leader {
     /// The entry that began the leadership.
     pub(super) noop_index: Index,
     pub(super) transfer: Option<Transfer>,
+    /// With a full disk: not before this time does the leader look for a successor again.
+    pub(super) full_deadline: Millis,
 }
 
 /// Leadership is being handed over.

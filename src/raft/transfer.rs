@@ -2,6 +2,7 @@
 //! date and tells it to campaign at once. The others vote for it although they hear from a leader.
 
 use crate::raft::message::Message;
+use crate::raft::progress::Progress;
 use crate::raft::raft::Raft;
 use crate::raft::role::{Follower, Role, Transfer};
 use crate::raft::storage::{Storage, StorageError};
@@ -14,16 +15,41 @@ impl<S: Storage> Raft<S> {
     /// after one election timeout.
     pub fn transfer_leadership(&mut self, now: Millis) {
         let timeout = self.config.election_timeout_ms;
+        // At the start of a leadership nobody has answered yet, whatever its contact time says.
+        self.transfer_to_best(now, |progress| {
+            now - progress.last_contact < timeout && progress.match_index() > Index(0)
+        });
+    }
+
+    fn transfer_to_best(&mut self, now: Millis, is_fit: impl Fn(&Progress) -> bool) {
+        let deadline = now.after(self.config.election_timeout_ms);
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.transfer.is_some() {
             return;
         }
-        let alive = leader.progress.iter().filter(|(_, progress)| now - progress.last_contact < timeout);
-        // At the start of a leadership nobody has answered yet, whatever its contact time says.
-        let known = alive.filter(|(_, progress)| !progress.quarantined && progress.match_index() > Index(0));
-        let best = known.max_by_key(|(_, progress)| progress.match_index());
-        if let Some((&to, _)) = best {
-            leader.transfer = Some(Transfer { to, deadline: now.after(timeout), told: false });
+        let fit = leader.progress.iter().filter(|(_, progress)| is_fit(progress));
+        if let Some((&to, _)) = fit.max_by_key(|(_, progress)| progress.match_index()) {
+            leader.transfer = Some(Transfer { to, deadline, told: false });
+        }
+    }
+
+    /// A leader whose disk is full hands over to a peer that has everything, and room for more. Without one it stays,
+    /// serves reads, and refuses what would make the data grow. One that does not take over is not asked again at once,
+    /// because nothing can be proposed meanwhile.
+    pub(super) fn maybe_leave_full_disk(&mut self, now: Millis) {
+        let (timeout, last_index) = (self.config.election_timeout_ms, self.storage.last_index());
+        let is_full = self.storage.is_full();
+        let Role::Leader(leader) = &mut self.role else { return };
+        if !is_full || leader.transfer.is_some() || now < leader.full_deadline {
+            return;
+        }
+        leader.full_deadline = now.after(4 * timeout);
+        self.transfer_to_best(now, |progress| {
+            let is_alive = now - progress.last_contact < timeout;
+            is_alive && !progress.is_full && progress.match_index() == last_index
+        });
+        if self.is_transferring() {
+            log::warn!("the disk is full: leadership is handed over to a node with space");
         }
     }
 
@@ -48,7 +74,8 @@ impl<S: Storage> Raft<S> {
     }
 
     pub(super) fn handle_timeout_now(&mut self, now: Millis, from: NodeId) -> Result<(), StorageError> {
-        if matches!(&self.role, Role::Follower(Follower { leader }) if *leader == Some(from)) {
+        let is_asked = matches!(&self.role, Role::Follower(Follower { leader, .. }) if *leader == Some(from));
+        if is_asked && self.may_campaign()? {
             self.hurry = Some(0);
             self.become_candidate(now, true)?;
         }

@@ -7,12 +7,20 @@
 //! A read is answered from this node's own state, as soon as that state has everything in it that was committed when
 //! the read came. The leader says how far that is, once for all reads of a turn.
 //!
-//! What this leaves out: a node cannot take over another node's snapshot, so its log has to reach back to the first
-//! entry.
+//! Every node takes snapshots of its own state, so that its log stays short, in slices beside everything else. A node
+//! that lacks entries which no log has any more takes over the leader's snapshot.
+//!
+//! What this leaves out: the state is in memory as a whole, and a snapshot is written as a whole.
 
+mod applying;
 pub mod io;
 mod leadership;
+mod lives;
+mod proposals;
 mod reads;
 #[allow(clippy::module_inception)]
 pub mod replica;
+mod restore;
+mod snapshots;
+mod status;
 mod writes;

@@ -14,13 +14,27 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::limits::{READ_CONTEXTS_ASKED_MAX, READS_IN_FLIGHT_MAX};
 use crate::raft::message::ReadContext;
-use crate::raft::types::{Incarnation, Index};
+use crate::raft::types::{Incarnation, Index, Standing};
 use crate::replica::io::{NotApplied, Outcome, Ticket};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
 /// Contexts of one incarnation: enough for 10,000 a second over 50 years.
 const CONTEXTS_PER_INCARNATION_BITS: u32 = 44;
+
+/// The context before the first one of a process. A question of an earlier life may still be on its way back; the
+/// incarnation in the upper bits keeps its context from meaning anything here.
+///
+/// A node without a memory counts its lives from 1 again. Its contexts begin at a place of the range for such nodes that
+/// `seed` chooses.
+pub(crate) fn before_first_context(standing: Standing, incarnation: Incarnation, seed: u64) -> ReadContext {
+    match standing {
+        Standing::Virgin => ReadContext(1 << 63 | seed >> 2),
+        Standing::Voter | Standing::Recovering => {
+            ReadContext(incarnation.0 << CONTEXTS_PER_INCARNATION_BITS & (u64::MAX >> 1))
+        }
+    }
+}
 
 /// The waiting reads of one process.
 #[derive(Debug)]
@@ -60,12 +74,9 @@ struct Read {
 
 impl Reads {
     /// `retry_after` is in milliseconds. It only matters when an answer is lost without any sign of it.
-    pub(crate) fn new(incarnation: Incarnation, retry_after: u64) -> Reads {
-        // A question of an earlier life of this process may still be on its way back. The incarnation in the upper
-        // bits keeps its context from meaning anything here.
-        let first = incarnation.0 << CONTEXTS_PER_INCARNATION_BITS;
+    pub(crate) fn new(before_first: ReadContext, retry_after: u64) -> Reads {
         Reads {
-            last_context: ReadContext(first),
+            last_context: before_first,
             last_number: 0,
             asked_number: 0,
             asked: VecDeque::new(),

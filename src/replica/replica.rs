@@ -3,23 +3,19 @@
 //! One turn of its owner: any number of `handle_*`, `submit` and `cancel`; [`Replica::handle_deadline`];
 //! [`Replica::drain_immediate`]; [`Replica::sync`]; `drain_immediate` again.
 
-use std::collections::BTreeMap;
-
-use crate::kv::payload::decode_payload;
-use crate::kv::store::{Applied, Store};
-use crate::limits::APPLY_BYTES_PER_TURN_MAX;
-use crate::raft::entry::EntryKind;
+use crate::kv::store::Store;
 use crate::raft::message::{Envelope, Message};
-use crate::raft::progress::Progress;
-use crate::raft::raft::{Config, ProposeError, Raft};
-use crate::raft::storage::{Purpose, Storage, StorageError, snapshot_id};
-use crate::raft::types::{Incarnation, Index, NodeId, Term};
+use crate::raft::raft::{Config, Raft};
+use crate::raft::storage::{Storage, StorageError};
+use crate::raft::types::{Incarnation, Index, NodeId, Standing, Term};
 use crate::replica::io::{
-    Consistency, Housekeeping, InFlight, NotApplied, Outcome, PeerStatus, ReplicaStatus, Reply, Request,
-    Ticket, TurnOutput,
+    Consistency, Housekeeping, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
-use crate::replica::reads::Reads;
+use crate::replica::lives::{Life, Lives};
+use crate::replica::reads::{Reads, before_first_context};
+use crate::replica::restore::restore;
+use crate::replica::snapshots::{Snapshots, Traffic};
 use crate::replica::writes::Writes;
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
@@ -45,43 +41,42 @@ pub struct ReplicaConfig {
 
 /// See the module's text.
 pub struct Replica<S: Storage> {
-    raft: Raft<S>,
-    id: NodeId,
-    voters: Vec<NodeId>,
-    store: Store,
+    pub(super) raft: Raft<S>,
+    pub(super) id: NodeId,
+    pub(super) voters: Vec<NodeId>,
+    pub(super) store: Store,
     /// Entries up to here may be applied.
-    committed: Index,
-    writes: Writes,
-    reads: Reads,
-    leadership: Leadership,
+    pub(super) committed: Index,
+    pub(super) writes: Writes,
+    pub(super) reads: Reads,
+    pub(super) leadership: Leadership,
     /// The term and leader that everything offered and asked was meant for.
     view: (Term, Option<NodeId>),
-    /// The latest incarnation seen of each peer.
-    incarnations: BTreeMap<NodeId, Incarnation>,
+    pub(super) snapshots: Snapshots,
+    lives: Lives,
     /// Answers found since the last turn's end.
-    replies: Vec<Reply>,
+    pub(super) replies: Vec<Reply>,
     stopping: bool,
     /// The term in which this node, while stopping, began to hand its leadership over.
     handed_over_in: Option<Term>,
 }
 
 impl<S: Storage> Replica<S> {
-    /// Starts from what the storage holds. Entries known to be committed are applied from the first turns on.
+    /// Starts from what the storage holds: the newest snapshot is read, and entries known to be committed are applied
+    /// from the first turns on.
     ///
     /// # Errors
-    /// When the storage fails, or its log does not begin with the first entry.
+    /// When the storage fails, or this version of Keva cannot read the snapshot.
     ///
     /// # Panics
     /// When the incarnation is 0.
     pub fn new(config: ReplicaConfig, storage: S, now: Millis) -> Result<Replica<S>, StorageError> {
         assert!(config.incarnation.0 > 0, "incarnations are counted from 1");
-        let snapshot = snapshot_id(&storage);
-        if snapshot.index > Index(0) {
-            return Err(StorageError::Refused(format!(
-                "the log begins behind entry {snapshot}, and this version of Keva cannot read the snapshot \
-                 before it; start the version that made it"
-            )));
-        }
+        let store = match storage.snapshot() {
+            Some(snapshot) => restore(&storage, snapshot)?,
+            None => Store::default(),
+        };
+        let before_first = before_first_context(storage.standing(), config.incarnation, config.seed);
         let raft_config = Config {
             id: config.id,
             voters: config.voters.clone(),
@@ -93,14 +88,15 @@ impl<S: Storage> Replica<S> {
         Ok(Replica {
             id: config.id,
             voters: config.voters,
-            store: Store::default(),
+            store,
             committed: raft.commit_index(),
             writes: Writes::new(config.id, config.incarnation),
             // After an election timeout without an answer the leader would have been given up anyway.
-            reads: Reads::new(config.incarnation, config.election_timeout_ms),
+            reads: Reads::new(before_first, config.election_timeout_ms),
             leadership: Leadership::default(),
             view: (raft.term(), raft.leader()),
-            incarnations: BTreeMap::new(),
+            snapshots: Snapshots::new(config.snapshot_log_bytes),
+            lives: Lives::default(),
             replies: Vec::new(),
             stopping: false,
             handed_over_in: None,
@@ -123,10 +119,10 @@ impl<S: Storage> Replica<S> {
     }
 
     /// A (new) outgoing link to the peer stands, and its greeting was seen with this incarnation. What was in flight
-    /// on an earlier link may be lost. An incarnation above the one known before means that the process was restarted.
+    /// on an earlier link may be lost. `disk_id` names the working directory that the peer's process runs on.
     ///
-    /// `disk_id` names the working directory that the peer's process runs on: another one than before means that its
-    /// disk was lost or replaced.
+    /// On the same disk, a larger incarnation than before means that the process was restarted, and a smaller one that
+    /// an older copy of the disk was put in its place. Another disk means that the one before was lost.
     pub fn handle_peer_connected(
         &mut self,
         now: Millis,
@@ -134,16 +130,18 @@ impl<S: Storage> Replica<S> {
         incarnation: Incarnation,
         disk_id: u64,
     ) {
-        let _ = disk_id;
         if !self.voters.contains(&peer) || peer == self.id {
             return;
         }
-        let known = self.incarnations.get(&peer).copied();
-        let latest = known.unwrap_or_default().max(incarnation);
-        self.incarnations.insert(peer, latest);
-        if self.raft.leader() == Some(peer) && known.is_some_and(|known| incarnation > known) {
+        let life = self.lives.meet(peer, disk_id, incarnation);
+        if life != Life::Same && self.raft.leader() == Some(peer) {
             // The leader's process came back so fast that nobody saw it gone. It leads no more.
             self.raft.handle_peer_lost(now, peer);
+        }
+        match life {
+            Life::Replaced => self.raft.handle_peer_replaced(now, peer),
+            Life::RolledBack => self.raft.handle_peer_rolled_back(now, peer),
+            Life::Same | Life::Restarted => {}
         }
         self.raft.handle_peer_connected(peer);
         self.on_view();
@@ -175,6 +173,9 @@ impl<S: Storage> Replica<S> {
         if deadline <= now && !matches!(request, Request::Read { consistency: Consistency::Stale, .. }) {
             return self.answer(ticket, Outcome::NotApplied(NotApplied::NoLeader));
         }
+        if let Some(reason) = self.refusal(&request) {
+            return self.answer(ticket, Outcome::NotApplied(reason));
+        }
         let taken = match request {
             Request::Write(mut command) => {
                 if mutant("condition-at-submit")
@@ -195,6 +196,19 @@ impl<S: Storage> Replica<S> {
         if let Err(reason) = taken {
             self.answer(ticket, Outcome::NotApplied(reason));
         }
+    }
+
+    /// Why this node does not take the request at all.
+    ///
+    /// One that does not vote serves nothing of its own: what it has may be as old as can be, and what it writes could
+    /// bear the name of a write of its earlier life. Reads that the leader confirms are as good as anybody's.
+    fn refusal(&self, request: &Request) -> Option<NotApplied> {
+        let is_confirmed = matches!(request, Request::Read { consistency: Consistency::Linearizable, .. });
+        if self.raft.standing() != Standing::Voter && !is_confirmed && !mutant("serves-before-admission") {
+            return Some(NotApplied::NotReady);
+        }
+        let Request::Write(command) = request else { return None };
+        self.has_no_space_for(command).then_some(NotApplied::DiskFull)
     }
 
     /// The client went away; no answer will come. A write that may be in some log goes on; one that surely is in none
@@ -250,6 +264,9 @@ impl<S: Storage> Replica<S> {
     /// When the storage fails, or when this version of Keva cannot read a committed entry.
     pub fn sync(&mut self, now: Millis) -> Result<TurnOutput, StorageError> {
         let synced = self.raft.sync(now)?;
+        if let Some(snapshot) = synced.restore {
+            self.on_installed(snapshot)?;
+        }
         for (context, index) in synced.reads {
             self.reads.confirm(context, index);
         }
@@ -261,6 +278,7 @@ impl<S: Storage> Replica<S> {
             self.committed = self.committed.max(self.raft.synced_index());
         }
         self.apply_committed()?;
+        self.maybe_raise_incarnation()?;
         while let Some((ticket, key)) = self.reads.take_ready(self.store.applied_index()) {
             let value = |key: String| Outcome::Value(self.store.get(&key).cloned());
             let outcome = key.map_or(Outcome::Reached, value);
@@ -294,55 +312,28 @@ impl<S: Storage> Replica<S> {
         self.raft.checkpoint()
     }
 
-    /// What this node knows of the cluster and itself.
-    #[must_use]
-    pub fn status(&self) -> ReplicaStatus {
-        let peer = |(id, progress): (NodeId, &Progress)| PeerStatus {
-            id,
-            match_index: progress.match_index(),
-            last_contact: Some(progress.last_contact()),
-        };
-        ReplicaStatus {
-            id: self.id,
-            role: self.raft.role(),
-            term: self.raft.term(),
-            leader: self.raft.leader(),
-            commit_index: self.raft.commit_index(),
-            applied_index: self.store.applied_index(),
-            last_index: self.raft.last_index(),
-            log_start: self.raft.storage().log_start(),
-            snapshot: self.raft.storage().snapshot(),
-            snapshot_draft: self.raft.storage().snapshot_draft(),
-            standing: self.raft.storage().standing(),
-            is_full: self.raft.storage().is_full(),
-            leader_is_full: false,
-            keys: self.store.key_count(),
-            peers: self.raft.peers().map(peer).collect(),
-        }
-    }
-
-    /// How much waits on this node.
-    #[must_use]
-    pub fn in_flight(&self) -> InFlight {
-        let (writes, write_bytes) = self.writes.in_flight();
-        let (held_bytes, uncommitted_bytes) = self.leadership.in_flight();
-        InFlight { writes, write_bytes, reads: self.reads.in_flight(), held_bytes, uncommitted_bytes }
-    }
-
     /// Does about `budget` bytes of the work that has time: a slice of the snapshot in the making if there is one or one
     /// is due, then the storage's own housekeeping.
     ///
     /// # Errors
     /// When the storage fails.
     pub fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
-        self.raft.storage_mut().keep_house(budget)
+        let traffic = self.snapshot_traffic();
+        self.snapshots.keep_house(&mut self.store, self.raft.storage_mut(), traffic, budget)
     }
 
     /// Bytes of work on the snapshot in the making that are owed because the log grew: to be paid by
-    /// [`Replica::keep_house`] even when there is no time. 0 without one.
+    /// [`Replica::keep_house`] even when there is no time. One slice when a snapshot is due, 0 when none is.
     #[must_use]
     pub fn snapshot_debt(&self) -> usize {
-        0
+        self.snapshots.debt(&self.store, self.raft.storage(), self.snapshot_traffic())
+    }
+
+    fn snapshot_traffic(&self) -> Traffic {
+        Traffic {
+            is_sending: self.raft.is_sending_snapshot(),
+            is_receiving: self.raft.is_receiving_snapshot(),
+        }
     }
 
     /// Lets the storage do its housekeeping between turns, when there is time for it. The protocol's data must stay
@@ -394,117 +385,9 @@ impl<S: Storage> Replica<S> {
 
     /// Whether this node leads and the entry that opened its term is committed, and with it all that its predecessors
     /// left.
-    fn has_committed_in_term(&self) -> bool {
+    pub(super) fn has_committed_in_term(&self) -> bool {
         let commit_term = self.raft.storage().term(self.raft.commit_index());
         self.raft.is_leader() && commit_term == Some(self.raft.term())
-    }
-
-    /// Other nodes' writes. A node that is not the leader drops them: passing them on could send them in circles, and
-    /// their origin offers them again to the leader it learns of next.
-    fn on_forward(&mut self, from: NodeId, payloads: Vec<Vec<u8>>) {
-        if !self.raft.is_leader() || !self.voters.contains(&from) {
-            return;
-        }
-        for payload in payloads {
-            // Checked here because an entry that cannot be decoded would stop every node that applies it.
-            match decode_payload(&payload) {
-                Ok((id, _)) if id.origin != from => {
-                    log::warn!("dropping a write that {from} sent in the name of {}", id.origin);
-                }
-                Ok((id, _)) if self.store.sessions().is_newer(id) => self.leadership.accept(id, payload),
-                Ok(_) => {}
-                Err(error) => log::warn!("dropping a write from {from}: {error}"),
-            }
-        }
-    }
-
-    /// Proposes what waits, own and forwarded writes by turns, as far as there is room. A new leader waits until all
-    /// that it inherited is committed: so what is not committed stays bounded over any number of elections.
-    fn propose_waiting(&mut self, now: Millis) -> Result<(), StorageError> {
-        if !self.has_committed_in_term() || self.raft.is_transferring() {
-            return Ok(());
-        }
-        loop {
-            let forwarded = self.propose_forwarded()?;
-            let own = self.propose_own(now)?;
-            if !forwarded && !own {
-                return Ok(());
-            }
-        }
-    }
-
-    fn propose_forwarded(&mut self) -> Result<bool, StorageError> {
-        let Some(payload) = self.leadership.peek_held() else { return Ok(false) };
-        let bytes = payload.len();
-        if !self.leadership.has_room(bytes) {
-            return Ok(false);
-        }
-        let Some(index) = propose(&mut self.raft, payload)? else { return Ok(false) };
-        self.leadership.pop_held();
-        self.leadership.on_proposed(index, bytes);
-        Ok(true)
-    }
-
-    fn propose_own(&mut self, now: Millis) -> Result<bool, StorageError> {
-        let Some(payload) = self.writes.peek_offer(now) else { return Ok(false) };
-        if !self.leadership.has_room(payload.len()) {
-            return Ok(false);
-        }
-        let Some(index) = propose(&mut self.raft, payload)? else { return Ok(false) };
-        self.leadership.on_proposed(index, payload.len());
-        self.writes.confirm_offer(now);
-        Ok(true)
-    }
-
-    fn forward_waiting(&mut self, now: Millis, leader: NodeId, out: &mut Vec<Envelope>) {
-        loop {
-            let payloads = self.writes.take_forward(now);
-            if payloads.is_empty() {
-                return;
-            }
-            let message = Message::Forward { payloads };
-            out.push(Envelope { from: self.id, to: leader, term: self.raft.term(), message });
-        }
-    }
-
-    /// Applies committed entries, one after the other, up to the turn's budget. The rest follows in the next turns.
-    fn apply_committed(&mut self) -> Result<(), StorageError> {
-        let mut bytes = 0;
-        while self.store.applied_index() < self.committed && bytes < APPLY_BYTES_PER_TURN_MAX {
-            bytes += self.apply_next()?;
-        }
-        Ok(())
-    }
-
-    /// Applies one entry and says how many bytes it has.
-    fn apply_next(&mut self) -> Result<usize, StorageError> {
-        let index = self.store.applied_index().next();
-        let entry = self.raft.storage().entry(index)?;
-        let bytes = entry.bytes().len();
-        if entry.kind() == EntryKind::NoOp {
-            self.store.pass(index);
-            return Ok(bytes);
-        }
-        let (id, command) = decode_payload(entry.payload()).map_err(|error| {
-            StorageError::Refused(format!(
-                "entry {} is committed, but this version of Keva cannot carry it out: {error}. Leaving it out \
-                 would make this node's data differ from the other nodes'. Upgrade this node to the version that the \
-                 other nodes run, and start it again on the same working directory",
-                entry.id()
-            ))
-        })?;
-        let outcome = match self.store.apply(index, id, command) {
-            Applied::Written => Some(Outcome::Written),
-            Applied::ConditionFailed { current } => Some(Outcome::ConditionFailed { current }),
-            Applied::Skipped => None,
-        };
-        if let Some(seq) = self.writes.own_seq(id) {
-            let replies = &mut self.replies;
-            self.writes.on_applied(seq, entry.payload(), outcome, |ticket, outcome| {
-                replies.push(Reply { ticket, revision: index, outcome });
-            });
-        }
-        Ok(bytes)
     }
 
     fn expire(&mut self, now: Millis) {
@@ -515,16 +398,7 @@ impl<S: Storage> Replica<S> {
         self.reads.expire(now, &mut answer);
     }
 
-    fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+    pub(super) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         self.replies.push(Reply { ticket, revision: self.store.applied_index(), outcome });
-    }
-}
-
-/// Appends a payload on the leader: its index, or `None` when this node must not append now.
-fn propose<S: Storage>(raft: &mut Raft<S>, payload: &[u8]) -> Result<Option<Index>, StorageError> {
-    match raft.propose(payload, Purpose::Growth) {
-        Ok(id) => Ok(Some(id.index)),
-        Err(ProposeError::NotLeader | ProposeError::Transferring | ProposeError::DiskFull) => Ok(None),
-        Err(ProposeError::Storage(error)) => Err(error),
     }
 }

@@ -5,6 +5,7 @@
 //! that none runs twice. Because it never runs a write after a later one of the same node, applying number 7 also
 //! decides every waiting number below it: those can never take effect.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::kv::command::Command;
@@ -114,6 +115,14 @@ impl Writes {
         self.mark_offered(seq);
     }
 
+    /// The payload that [`Writes::peek_offer`] gave finds no space on this node's disk. One that nobody else has seen
+    /// ends here: its ticket is returned. Another one may be in some log, so its end is awaited.
+    pub(crate) fn refuse_offer(&mut self, now: Millis) -> Option<Ticket> {
+        let seq = self.next_to_offer(now).expect("a write was offered");
+        self.offered_seq = seq;
+        if self.waiting[&seq].handed_out { None } else { self.remove(seq) }
+    }
+
     fn mark_offered(&mut self, seq: u64) {
         self.offered_seq = seq;
         self.waiting.get_mut(&seq).expect("only waiting writes are offered").handed_out = true;
@@ -157,6 +166,47 @@ impl Writes {
                 answer(ticket, outcome);
             }
         }
+    }
+
+    /// The state was replaced by one with this newest write of this node in it. What became of the waiting writes up to
+    /// that one cannot be learned any more: they took effect, or never will.
+    pub(crate) fn on_restored(
+        &mut self,
+        newest: (Incarnation, u64),
+        mut answer: impl FnMut(Ticket, Outcome),
+    ) {
+        let covered = match newest.0.cmp(&self.incarnation) {
+            Ordering::Less => return,
+            Ordering::Equal => newest.1,
+            Ordering::Greater => u64::MAX,
+        };
+        while let Some((&oldest, write)) = self.waiting.range(..=covered).next() {
+            let outcome = match write.handed_out {
+                true if mutant("restored-writes-said-to-be-written") => Outcome::Written,
+                true => Outcome::OutcomeUnknown,
+                false => Outcome::NotApplied(NotApplied::Superseded),
+            };
+            if let Some(ticket) = self.remove(oldest) {
+                answer(ticket, outcome);
+            }
+        }
+    }
+
+    /// Whether the state knows a write of this node that this process has not numbered yet: one of another life, whose
+    /// numbers went further. Until this one has an incarnation above it, none of its writes can take effect.
+    pub(crate) fn is_outnumbered_by(&self, newest: (Incarnation, u64)) -> bool {
+        newest > (self.incarnation, self.last_seq)
+    }
+
+    /// Goes on in a new incarnation. The waiting writes have numbers that the state machine will not take any more.
+    pub(crate) fn start_over(&mut self, incarnation: Incarnation, mut answer: impl FnMut(Ticket, Outcome)) {
+        assert!(incarnation > self.incarnation, "incarnations only ever rise");
+        while let Some((&oldest, _)) = self.waiting.first_key_value() {
+            if let Some(ticket) = self.remove(oldest) {
+                answer(ticket, Outcome::NotApplied(NotApplied::Superseded));
+            }
+        }
+        *self = Writes::new(self.origin, incarnation);
     }
 
     /// Ends the writes whose time is up.

@@ -4,18 +4,19 @@
 //!
 //! The working directory:
 //!
-//! | case | `keva.id` | hard state | segments | records | decision |
+//! | case | `keva.id` | hard state | segments | content | decision |
 //! |---|---|---|---|---|---|
-//! | first start            | no  | no  | no  | -   | start |
+//! | first start            | no  | no  | no  | no  | start |
+//! | id lost                | no  | no  | no  | yes | refuse |
 //! | id lost                | no  | no  | yes | -   | refuse |
 //! | id lost                | no  | yes | -   | -   | refuse |
 //! | first start cut short  | yes | no  | -   | no  | start, keeping what is there |
 //! | hard state lost        | yes | no  | -   | yes | refuse: a vote may be lost |
-//! | log lost               | yes | yes | no  | -   | refuse: promised entries may be lost |
+//! | log lost               | yes | yes | no  | -   | damaged: promised entries are lost |
 //! | in use                 | yes | yes | yes | -   | recover |
 //!
-//! Files appear in the order `keva.id`, first segment, hard state, each durable before the next; so a first start that
-//! was cut short has no hard state and no records.
+//! "Content" is a snapshot, or more of a log than an empty first segment. Files appear in the order `keva.id`, first segment, hard state, each durable before the next; so a first start that
+//! was cut short has no hard state and no content.
 //!
 //! The two slots of the hard state:
 //!
@@ -40,7 +41,36 @@
 //! "Next is durable" compares the index behind the last good record with the largest durable index that anything on
 //! disk speaks of: the hard state, and every undamaged record in the segment, also behind the damage. A crash can only
 //! tear what was not durable; so damage above that mark is a torn tail and never held a promise, and damage at or below
-//! it is a disk that lost data. Whether some sector is all zero says nothing: values may be.
+//! it is a disk that lost data. Whether some sector is all zero says nothing: values may be. Damage in a segment whose
+//! every entry a sound snapshot covers is no loss: that segment and all before it are removed.
+//!
+//! The snapshot files:
+//!
+//! | case | the newest is sound | the log reaches back to the one before | decision |
+//! |---|---|---|---|
+//! | sound                  | yes | -   | the newest |
+//! | newest damaged         | no  | yes | the one before |
+//! | snapshot lost          | no  | no  | damaged |
+//!
+//! "The one before" is the newest sound one of the others; without any it is the empty state before the first entry. The
+//! log reaches back to a snapshot when it begins at the latest behind its last entry. A snapshot is replaced only by one
+//! that was read back, and its file and the log behind it go only when the new one is durable: so a log that does not
+//! reach back means that the newest was sound once.
+//!
+//! The log and the snapshot that was chosen:
+//!
+//! | case | snapshot | log reaches back | has the last covered entry | in the same term | decision |
+//! |---|---|---|---|---|---|
+//! | no snapshot            | no  | yes | -   | -   | keep |
+//! | snapshot missing       | no  | no  | -   | -   | damaged |
+//! | gap                    | yes | no  | -   | -   | damaged |
+//! | continued              | yes | yes | yes | yes | keep |
+//! | install, short log     | yes | yes | no  | -   | start over |
+//! | install, other log     | yes | yes | yes | no  | start over |
+//!
+//! A node's own snapshot covers only durable entries of its log. So a log that does not have the last covered entry was
+//! about to be replaced by one that begins behind a snapshot from the leader, and nothing in it is of use: none of its
+//! entries behind the snapshot can be committed.
 
 /// A row: which facts must hold, must not hold, or do not matter.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +87,8 @@ pub(crate) enum DirectoryDecision {
     Start,
     /// Read what is there.
     Recover,
+    /// All of the log is lost; the text completes "the working directory ...".
+    Damaged(&'static str),
     /// Do not start; the text completes "the working directory ...".
     Refuse(&'static str),
 }
@@ -67,6 +99,26 @@ pub(crate) enum SlotChoice {
     First,
     Second,
     Refuse,
+}
+
+/// Which snapshot holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SnapshotChoice {
+    Newest,
+    Before,
+    /// None, and something durable is gone.
+    Damaged,
+}
+
+/// What to do with the log behind a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LogDecision {
+    /// It goes on from the snapshot.
+    Keep,
+    /// All of it is void: a new one begins behind the snapshot.
+    StartOver,
+    /// Entries between snapshot and log are gone.
+    Damaged,
 }
 
 /// What to do where a segment's records end.
@@ -95,14 +147,14 @@ const HARD_STATE_LOST: DirectoryDecision = DirectoryDecision::Refuse(
     "holds a log but no hard-state, so it is unknown how this node voted: put hard-state back, \
      or replace the node by one with another identity",
 );
-const LOG_LOST: DirectoryDecision = DirectoryDecision::Refuse(
-    "holds no segment of the log any more, though the node has used one: put the seg-*.log files back, \
-     or replace the node by one with another identity",
-);
+const LOG_LOST: DirectoryDecision =
+    DirectoryDecision::Damaged("holds no segment of the log any more, though the node has used one");
 
-/// Facts: `keva.id` is there; the hard state is there; a segment is there; there is more than an empty first segment.
-pub(crate) const DIRECTORY_CASES: [Case<4, DirectoryDecision>; 7] = [
-    row("first start", [NO, NO, NO, ANY], DirectoryDecision::Start),
+/// Facts: `keva.id` is there; the hard state is there; a segment is there; there is a snapshot, or more than an empty
+/// first segment.
+pub(crate) const DIRECTORY_CASES: [Case<4, DirectoryDecision>; 8] = [
+    row("first start", [NO, NO, NO, NO], DirectoryDecision::Start),
+    row("id lost", [NO, NO, NO, YES], ID_LOST),
     row("id lost", [NO, NO, YES, ANY], ID_LOST),
     row("id lost", [NO, YES, ANY, ANY], ID_LOST),
     row("first start cut short", [YES, NO, ANY, NO], DirectoryDecision::Start),
@@ -128,6 +180,24 @@ pub(crate) const TAIL_CASES: [Case<4, TailDecision>; 5] = [
     row("end", [NO, ANY, NO, YES], TailDecision::Accept),
     row("torn tail", [NO, ANY, NO, NO], TailDecision::Cut),
     row("lost tail", [NO, ANY, YES, ANY], TailDecision::Damaged),
+];
+
+/// Facts: the newest snapshot is sound; the log reaches back to the sound one before, or to the first entry.
+pub(crate) const SNAPSHOT_CASES: [Case<2, SnapshotChoice>; 3] = [
+    row("sound", [YES, ANY], SnapshotChoice::Newest),
+    row("newest damaged", [NO, YES], SnapshotChoice::Before),
+    row("snapshot lost", [NO, NO], SnapshotChoice::Damaged),
+];
+
+/// Facts: there is a snapshot; the log reaches back to it, or to the first entry; it has the last entry that the
+/// snapshot covers; that one is of the same term.
+pub(crate) const LOG_CASES: [Case<4, LogDecision>; 6] = [
+    row("no snapshot", [NO, YES, ANY, ANY], LogDecision::Keep),
+    row("snapshot missing", [NO, NO, ANY, ANY], LogDecision::Damaged),
+    row("gap", [YES, NO, ANY, ANY], LogDecision::Damaged),
+    row("continued", [YES, YES, YES, YES], LogDecision::Keep),
+    row("install, short log", [YES, YES, NO, ANY], LogDecision::StartOver),
+    row("install, other log", [YES, YES, YES, NO], LogDecision::StartOver),
 ];
 
 impl<const N: usize, T> Case<N, T> {
@@ -162,6 +232,22 @@ mod tests {
         exactly_one_row_holds(&DIRECTORY_CASES);
         exactly_one_row_holds(&HARD_STATE_CASES);
         exactly_one_row_holds(&TAIL_CASES);
+        exactly_one_row_holds(&SNAPSHOT_CASES);
+        exactly_one_row_holds(&LOG_CASES);
+    }
+
+    /// D1, D4: a log is given up only for a snapshot that it does not have the last entry of, and never when something
+    /// between the two is gone.
+    #[test]
+    fn a_log_is_given_up_only_for_a_snapshot() {
+        for bits in 0..16_u32 {
+            let facts: [bool; 4] = std::array::from_fn(|fact| bits & (1 << fact) != 0);
+            let [snapshot, reaches_back, has_last, same_term] = facts;
+            let decision = find_case(&LOG_CASES, facts).decision;
+            assert_eq!(decision == LogDecision::Damaged, !reaches_back, "{facts:?}");
+            let over = decision == LogDecision::StartOver;
+            assert_eq!(over, snapshot && reaches_back && !(has_last && same_term), "{facts:?}");
+        }
     }
 
     /// F7: what is known to be durable is never cut, and a segment with a successor is never cut at all.

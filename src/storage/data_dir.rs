@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::raft::storage::StorageError;
 use crate::storage::directory::{Directory, io_error};
 use crate::storage::region::{CHUNK_BYTES, MappedFile};
+use crate::storage::spare::is_full;
 
 /// The file whose lock stands for the whole directory.
 const LOCK_NAME: &str = "LOCK";
@@ -21,8 +22,16 @@ pub struct DataDir {
     path: PathBuf,
     /// The directory itself, for making names durable.
     handle: File,
-    /// Held, never used.
-    _lock: File,
+    access: Access,
+    /// Held, never used. `None` when there is no lock file and none may be made.
+    _lock: Option<File>,
+}
+
+/// What may be done to the files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Access {
+    ReadWrite,
+    ReadOnly,
 }
 
 impl DataDir {
@@ -39,7 +48,29 @@ impl DataDir {
         make_directory(path).map_err(io_error("make the working directory", shown.clone()))?;
         let handle = File::open(path).map_err(io_error("open the working directory", shown))?;
         let lock = lock(path)?;
-        Ok(DataDir { path: path.to_path_buf(), handle, _lock: lock })
+        Ok(DataDir { path: path.to_path_buf(), handle, access: Access::ReadWrite, _lock: Some(lock) })
+    }
+
+    /// Locks an existing directory to read what is in it. Nothing is changed, not even the number in the lock file.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    pub fn open_to_read(path: &Path) -> Result<DataDir, StorageError> {
+        let handle = File::open(path).map_err(io_error("open", path.display().to_string()))?;
+        let lock = match File::open(path.join(LOCK_NAME)) {
+            Ok(mut file) => {
+                take_lock(&mut file, path)?;
+                Some(file)
+            }
+            // Every node makes the file before anything else.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io_error("open", path.join(LOCK_NAME).display().to_string())(error)),
+        };
+        Ok(DataDir { path: path.to_path_buf(), handle, access: Access::ReadOnly, _lock: lock })
+    }
+
+    fn assert_writable(&self) {
+        assert!(self.access == Access::ReadWrite, "a directory that was opened to be read is not changed");
     }
 }
 
@@ -62,27 +93,36 @@ fn lock(directory: &Path) -> Result<File, StorageError> {
     let path = directory.join(LOCK_NAME);
     let shown = path.display().to_string();
     let mut file = private_file().open(&path).map_err(io_error("open", shown.clone()))?;
+    take_lock(&mut file, directory)?;
+    let write_pid = |file: &mut File| {
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())
+    };
+    match write_pid(&mut file) {
+        // The number is a courtesy; a node on a full disk starts without it.
+        Err(error) if !is_full(&error) => Err(io_error("write", shown)(error)),
+        _ => Ok(file),
+    }
+}
+
+fn take_lock(file: &mut File, directory: &Path) -> Result<(), StorageError> {
     match file.try_lock() {
-        Ok(()) => {}
+        Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // Only for the message; an unreadable number is no reason to hide the real one.
             let _ = file.read_to_string(&mut holder);
             let holder =
                 holder.trim().parse::<u32>().map_or("another process".into(), |pid| format!("process {pid}"));
-            return Err(StorageError::Refused(format!(
+            Err(StorageError::Refused(format!(
                 "the working directory {} is in use by {holder}: stop it first, or give this node a directory of its own",
                 directory.display()
-            )));
+            )))
         }
-        Err(TryLockError::Error(source)) => return Err(io_error("lock", shown)(source)),
+        Err(TryLockError::Error(source)) => {
+            Err(io_error("lock", directory.join(LOCK_NAME).display().to_string())(source))
+        }
     }
-    let write_pid = |file: &mut File| {
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())
-    };
-    write_pid(&mut file).map_err(io_error("write", shown))?;
-    Ok(file)
 }
 
 /// Read and write, made when missing, for this user only.
@@ -135,6 +175,7 @@ impl Directory for DataDir {
     }
 
     fn create(&mut self, name: &str, size: usize) -> io::Result<MappedFile> {
+        self.assert_writable();
         let path = self.path.join(name);
         let file = private_file().truncate(true).open(&path)?;
         allocate(&file, size).and_then(|()| MappedFile::map(file)).inspect_err(|_| {
@@ -144,7 +185,8 @@ impl Directory for DataDir {
     }
 
     fn open(&mut self, name: &str) -> io::Result<MappedFile> {
-        MappedFile::open(OpenOptions::new().read(true).write(true).open(self.path.join(name))?)
+        let writable = self.access == Access::ReadWrite;
+        MappedFile::open(OpenOptions::new().read(true).write(writable).open(self.path.join(name))?)
     }
 
     fn open_unread(&mut self, name: &str) -> io::Result<MappedFile> {
@@ -152,10 +194,12 @@ impl Directory for DataDir {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.assert_writable();
         fs::rename(self.path.join(from), self.path.join(to))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.assert_writable();
         fs::remove_file(self.path.join(name))
     }
 

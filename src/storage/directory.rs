@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::raft::storage::StorageError;
-use crate::storage::region::Region;
+use crate::storage::region::{Region, Unreadable};
 use crate::util::mutation::mutant;
 
 /// A flat directory. Creating, renaming and removing are durable only after [`Directory::sync`]; before it, a crash
@@ -31,7 +31,8 @@ pub trait Directory {
     /// Opens an existing file for reading and writing. A file is open at most once.
     ///
     /// # Errors
-    /// When it is not there, or a part of it cannot be read.
+    /// When it is not there, or a part of it cannot be read: then with an [`Unreadable`](super::region::Unreadable)
+    /// inside.
     fn open(&mut self, name: &str) -> io::Result<Self::Region>;
 
     /// Opens an existing file that is going to be overwritten: like [`Directory::open`], but what it holds is not read
@@ -64,6 +65,18 @@ pub trait Directory {
 pub(crate) fn io_error(action: &str, path: String) -> impl FnOnce(io::Error) -> StorageError {
     let action = format!("cannot {action} {path}");
     move |source| StorageError::Io { action, source }
+}
+
+/// What a failed [`Directory::open`] means: a part that the disk cannot give back is damage like any other.
+pub(crate) fn open_error(path: String) -> impl FnOnce(io::Error) -> StorageError {
+    move |error| match Unreadable::find(&error) {
+        Some(unreadable) if unreadable.is_damage() => StorageError::Damaged {
+            file: path,
+            offset: unreadable.offset,
+            detail: format!("the disk cannot read it from there on: {}", unreadable.source),
+        },
+        _ => io_error("open", path)(error),
+    }
 }
 
 /// Makes the file's content durable, then gives it its final name, then makes the name durable. So the final name

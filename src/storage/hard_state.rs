@@ -4,19 +4,22 @@
 //!  0: first slot    4096: second slot    8192: end
 //!  slot: 0                   48    56            64     72     80             88            96              104
 //!        | stamp (KEVAHARD) | seq | incarnation | term | vote | commit index | durable seq | durable index | clean |
+//!        112        120
+//!        | standing | setting aside | zeros |
 //! ```
 //!
 //! A change is written to the first slot and synced; from then on it holds. Then it is copied to the second slot, and
 //! that copy is synced by the storage's next sync, which is due at once, and before the first slot is written again. So
 //! at any moment one whole copy is durable; and a slot that rots once both are does not take a vote back: the other one
 //! says the same. `durable seq` and `durable index` say how far the log was durable when the slot was written, and in
-//! which segment.
+//! which segment. `standing` is 0 for a voter, 1 for a virgin, 2 while the node recovers. `setting aside` is not 0 while
+//! a damaged log is being moved out of the way: see [`set_aside`](crate::storage::set_aside).
 
 use std::io;
 
 use crate::limits::COUNTER_MAX;
 use crate::raft::storage::StorageError;
-use crate::raft::types::{HardState, Incarnation, Index, NodeId, Term};
+use crate::raft::types::{HardState, Incarnation, Index, NodeId, Standing, Term};
 use crate::storage::cases::{HARD_STATE_CASES, SlotChoice, find_case};
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::region::Region;
@@ -56,6 +59,21 @@ pub(crate) struct Slot {
     pub(crate) durable: DurableMark,
     /// Written by a stop in good order, with nothing written after it.
     pub(crate) clean: bool,
+    /// What the node may promise.
+    pub(crate) standing: Standing,
+    /// The number under which log and snapshots are being set aside, 0 when they are not.
+    pub(crate) setting_aside: u64,
+}
+
+/// What the two copies say, before one of them is used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotsFound {
+    /// Each copy, `None` when it is damaged.
+    pub(crate) slots: [Option<Slot>; 2],
+    /// The name of the case.
+    pub(crate) case: &'static str,
+    /// The place of the one that holds.
+    pub(crate) chosen: Option<usize>,
 }
 
 /// The open file.
@@ -80,6 +98,8 @@ impl Slot {
         put(&mut block, 88, &self.durable.segment_seq.to_le_bytes());
         put(&mut block, 96, &self.durable.index.0.to_le_bytes());
         put(&mut block, 104, &u64::from(self.clean).to_le_bytes());
+        put(&mut block, 112, &standing_number(self.standing).to_le_bytes());
+        put(&mut block, 120, &self.setting_aside.to_le_bytes());
         stamp(&mut block, MAGIC, owner);
         block
     }
@@ -87,7 +107,7 @@ impl Slot {
     fn decode(block: &[u8], owner: Owner) -> Result<Slot, StampError> {
         check_stamp(block, MAGIC, owner)?;
         // Every number but the vote, which is a hash.
-        if [48, 56, 64, 80, 88, 96].into_iter().any(|field| u64_at(block, field) > COUNTER_MAX) {
+        if [48, 56, 64, 80, 88, 96, 120].into_iter().any(|field| u64_at(block, field) > COUNTER_MAX) {
             return Err(StampError::Damaged);
         }
         Ok(Slot {
@@ -100,6 +120,57 @@ impl Slot {
             },
             durable: DurableMark { segment_seq: u64_at(block, 88), index: Index(u64_at(block, 96)) },
             clean: u64_at(block, 104) != 0,
+            standing: standing_of(u64_at(block, 112)).ok_or(StampError::Damaged)?,
+            setting_aside: u64_at(block, 120),
+        })
+    }
+}
+
+fn standing_number(standing: Standing) -> u64 {
+    match standing {
+        Standing::Voter => 0,
+        Standing::Virgin => 1,
+        Standing::Recovering => 2,
+    }
+}
+
+fn standing_of(number: u64) -> Option<Standing> {
+    [Standing::Voter, Standing::Virgin, Standing::Recovering].get(usize::try_from(number).ok()?).copied()
+}
+
+impl SlotsFound {
+    /// Reads both copies and decides which one holds.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when the file has another size; [`StorageError::Refused`] when it is somebody else's or
+    /// a newer Keva's.
+    pub(crate) fn read(region: &impl Region, owner: Owner, path: &str) -> Result<SlotsFound, StorageError> {
+        if region.size() != FILE_BYTES {
+            let detail = format!("it has {} bytes instead of {FILE_BYTES}. {REPLACE}", region.size());
+            return Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail });
+        }
+        let slots = [read_slot(region, 0, owner, path)?, read_slot(region, 1, owner, path)?];
+        let seqs = slots.map(|slot| slot.map_or(0, |slot| slot.seq));
+        let second_is_newer = if mutant("older-slot-wins") { seqs[1] < seqs[0] } else { seqs[1] > seqs[0] };
+        let case = find_case(&HARD_STATE_CASES, [slots[0].is_some(), slots[1].is_some(), second_is_newer]);
+        let chosen = match case.decision {
+            SlotChoice::First => Some(0),
+            SlotChoice::Second => Some(1),
+            SlotChoice::Refuse => None,
+        };
+        Ok(SlotsFound { slots, case: case.name, chosen })
+    }
+
+    /// The copy that holds, with its place.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when neither does: starting without a vote that was given would be worse than not
+    /// starting.
+    pub(crate) fn choose(&self, path: &str) -> Result<(Slot, usize), StorageError> {
+        self.chosen.and_then(|place| Some((self.slots[place]?, place))).ok_or_else(|| StorageError::Damaged {
+            file: path.to_string(),
+            offset: 0,
+            detail: format!("neither copy of term and vote can be read. {REPLACE}"),
         })
     }
 }
@@ -127,35 +198,18 @@ impl<R: Region> HardStateFile<R> {
     /// Opens the file and decides which copy holds.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] when neither does: starting without a vote that was given would be worse than not
-    /// starting.
+    /// As [`SlotsFound::read`] and [`SlotsFound::choose`].
     pub(crate) fn open<D: Directory<Region = R>>(
         directory: &mut D,
         owner: Owner,
     ) -> Result<(HardStateFile<R>, &'static str), StorageError> {
         let path = directory.path(HARD_STATE_NAME);
         let region = directory.open(HARD_STATE_NAME).map_err(io_error("open", path.clone()))?;
-        if region.size() != FILE_BYTES {
-            let detail = format!("it has {} bytes instead of {FILE_BYTES}. {REPLACE}", region.size());
-            return Err(StorageError::Damaged { file: path, offset: 0, detail });
-        }
-        let slots = [read_slot(&region, 0, owner, &path)?, read_slot(&region, 1, owner, &path)?];
-        let seqs = slots.map(|slot| slot.map_or(0, |slot| slot.seq));
-        let second_is_newer = if mutant("older-slot-wins") { seqs[1] < seqs[0] } else { seqs[1] > seqs[0] };
-        let case = find_case(&HARD_STATE_CASES, [slots[0].is_some(), slots[1].is_some(), second_is_newer]);
-        let chosen = match case.decision {
-            SlotChoice::First => slots[0],
-            SlotChoice::Second => slots[1],
-            SlotChoice::Refuse => None,
-        };
-        let slot = chosen.ok_or_else(|| StorageError::Damaged {
-            file: path.clone(),
-            offset: 0,
-            detail: format!("neither copy of term and vote can be read. {REPLACE}"),
-        })?;
+        let found = SlotsFound::read(&region, owner, &path)?;
+        let (slot, place) = found.choose(&path)?;
         let mut file = HardStateFile { region, path, owner, slot, copy_dirty: false };
-        file.restore(usize::from(case.decision == SlotChoice::Second))?;
-        Ok((file, case.name))
+        file.restore(place)?;
+        Ok((file, found.case))
     }
 
     /// Writes the chosen copy over itself and then over the other one, durably. What was read may exist only in the
@@ -187,6 +241,27 @@ impl<R: Region> HardStateFile<R> {
         self.slot = slot;
         write_slot(&mut self.region, 1, &block).map_err(io_error("write", self.path.clone()))?;
         self.copy_dirty = true;
+        Ok(())
+    }
+
+    /// Looks whether both copies still say what was written.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when one does not.
+    pub(crate) fn check_copies(&self) -> Result<(), StorageError> {
+        let block = self.slot.encode(self.owner);
+        for place in [0, 1] {
+            let offset = place * SLOT_DISTANCE_BYTES;
+            if self.region.read(offset, SLOT_BYTES) != block {
+                return Err(StorageError::Damaged {
+                    file: self.path.clone(),
+                    offset: offset as u64,
+                    detail: "one of the two copies of term and vote is not what was written there. The other one is \
+                             used at the next start, and both are written again"
+                        .into(),
+                });
+            }
+        }
         Ok(())
     }
 

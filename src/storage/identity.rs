@@ -85,13 +85,25 @@ pub(crate) fn open_identity<D: Directory>(
     membership: &Membership,
 ) -> Result<Owner, StorageError> {
     let path = directory.path(IDENTITY_NAME);
-    let region = directory.open(IDENTITY_NAME).map_err(io_error("open", path.clone()))?;
-    let file = parse(region.read(0, region.size()), &path)?;
-    let owner = file.owner().ok_or_else(|| damaged(&path, "a number in it is not written in hexadecimal"))?;
+    let (file, owner) = read(directory)?;
     file.check(membership, owner).map_err(|reason| {
         StorageError::Refused(format!("{reason} ({path} was written at this node's first start)"))
     })?;
     Ok(owner)
+}
+
+/// Reads the file: whose the directory is, and what the configuration was at the first start.
+pub(crate) fn read_identity<D: Directory>(directory: &mut D) -> Result<(Owner, Membership), StorageError> {
+    let (IdFile { identity, members, cluster_name, .. }, owner) = read(directory)?;
+    Ok((owner, Membership { node: owner.node, identity, members, cluster_name }))
+}
+
+fn read<D: Directory>(directory: &mut D) -> Result<(IdFile, Owner), StorageError> {
+    let path = directory.path(IDENTITY_NAME);
+    let region = directory.open(IDENTITY_NAME).map_err(io_error("open", path.clone()))?;
+    let file = parse(region.read(0, region.size()), &path)?;
+    let owner = file.owner().ok_or_else(|| damaged(&path, "a number in it is not written in hexadecimal"))?;
+    Ok((file, owner))
 }
 
 fn damaged(path: &str, detail: &str) -> StorageError {

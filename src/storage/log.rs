@@ -5,22 +5,19 @@
 
 use crate::limits::LOG_BUFFER_BYTES_MAX;
 use crate::raft::entry::Entry;
-use crate::raft::storage::StorageError;
+use crate::raft::storage::{Purpose, StorageError};
 use crate::raft::types::{EntryId, Incarnation, Index, Term};
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::hard_state::DurableMark;
 use crate::storage::record::{Salt, record_bytes};
 use crate::storage::recovery::RecoveredLog;
 use crate::storage::region::Region;
-use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name, segment_size_for};
+use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name};
 use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
-
-/// What a larger-than-usual segment is called until its header is durable.
-pub(crate) const LARGE_SEGMENT_TEMPORARY: &str = "segment.tmp";
 
 /// What every new segment needs to know.
 #[derive(Debug)]
@@ -42,6 +39,8 @@ pub(crate) struct SegmentStart {
     pub(crate) base_index: Index,
     pub(crate) base_term: Term,
     pub(crate) chain_crc: u32,
+    /// Entries from here on are void in all older segments.
+    pub(crate) valid_from: Index,
 }
 
 /// The entries on disk.
@@ -52,8 +51,6 @@ pub(crate) struct SegmentStart {
 pub(crate) struct Log<D: Directory> {
     directory: D,
     maker: SegmentMaker,
-    /// The log begins behind it.
-    snapshot: EntryId,
     segments: Vec<Segment<D::Region>>,
     terms: TermRuns,
     /// Everything up to here survives a crash.
@@ -75,7 +72,7 @@ impl SegmentMaker {
             incarnation: self.incarnation,
             base_index: start.base_index,
             base_term: start.base_term,
-            valid_from: start.base_index,
+            valid_from: start.valid_from,
             salt: Salt(self.rng.next_u64()),
             chain_crc: start.chain_crc,
             size: u32::try_from(region.size()).expect("entries are far smaller than 4 GiB"),
@@ -87,35 +84,30 @@ impl SegmentMaker {
         Ok(Segment::new(header, region))
     }
 
-    /// The first segment of an empty log.
+    /// The first segment of an empty log, with this number.
     pub(crate) fn make_first<D: Directory>(
         &mut self,
         directory: &mut D,
+        seq: u64,
     ) -> Result<Segment<D::Region>, StorageError> {
-        let start = SegmentStart { seq: 1, base_index: Index(1), base_term: Term(0), chain_crc: 0 };
-        let region = Spare::none().take(directory, self.segment_bytes)?;
-        self.make(directory, region, SPARE_NAME, start)
+        let start = SegmentStart {
+            seq,
+            base_index: Index(1),
+            base_term: Term(0),
+            chain_crc: 0,
+            valid_from: Index(1),
+        };
+        let (region, name) = Spare::none(self.segment_bytes).take(directory, 0)?;
+        self.make(directory, region, name, start)
     }
 }
 
 impl<D: Directory> Log<D> {
     /// The log over what recovery found, all of it durable.
-    pub(crate) fn new(
-        directory: D,
-        maker: SegmentMaker,
-        snapshot: EntryId,
-        recovered: RecoveredLog<D::Region>,
-    ) -> Log<D> {
+    pub(crate) fn new(directory: D, maker: SegmentMaker, recovered: RecoveredLog<D::Region>) -> Log<D> {
         let RecoveredLog { segments, terms, .. } = recovered;
-        let mut log = Log {
-            directory,
-            maker,
-            snapshot,
-            segments,
-            terms,
-            durable_index: Index(0),
-            spare: Spare::none(),
-        };
+        let spare = Spare::none(maker.segment_bytes);
+        let mut log = Log { directory, maker, segments, terms, durable_index: Index(0), spare };
         log.durable_index = log.last_index();
         log
     }
@@ -132,12 +124,27 @@ impl<D: Directory> Log<D> {
         &mut self.directory
     }
 
-    pub(crate) fn snapshot(&self) -> EntryId {
-        self.snapshot
+    /// The entry before the first one.
+    pub(crate) fn start(&self) -> EntryId {
+        let first = self.segments[0].header();
+        EntryId::new(first.base_term, first.base_index.prev())
     }
 
     pub(crate) fn last_index(&self) -> Index {
-        self.active().next_index().prev().max(self.snapshot.index)
+        self.active().next_index().prev()
+    }
+
+    /// Bytes of space that the entries behind `covered` take.
+    pub(crate) fn bytes_behind(&self, covered: Index) -> u64 {
+        let sealed = self.segments.iter().rev().skip(1);
+        let sealed = sealed.take_while(|segment| segment.next_index() > covered.next());
+        let sealed = sealed.map(|segment| segment.bytes_behind(covered, true) as u64);
+        sealed.sum::<u64>() + self.active().bytes_behind(covered, false) as u64
+    }
+
+    /// Whether the log has this entry, or begins behind it.
+    pub(crate) fn has(&self, id: EntryId) -> bool {
+        self.term(id.index) == Some(id.term)
     }
 
     /// How far the log is durable, and in which segment.
@@ -154,12 +161,13 @@ impl<D: Directory> Log<D> {
         self.active().room() + self.spare.size().saturating_sub(SEGMENT_HEADER_BYTES)
     }
 
-    /// The term at `index`, from the snapshot's index to the last.
+    /// The term at `index`, from the start to the last.
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
-        if index == self.snapshot.index {
-            return Some(self.snapshot.term);
+        let start = self.start();
+        if index == start.index {
+            return Some(start.term);
         }
-        if index < self.snapshot.index || index > self.last_index() {
+        if index < start.index || index > self.last_index() {
             return None;
         }
         self.terms.term(index)
@@ -203,7 +211,7 @@ impl<D: Directory> Log<D> {
     fn segment_of(&self, index: Index) -> &Segment<D::Region> {
         let after = self.segments.partition_point(|segment| segment.header().base_index <= index);
         let segment = after.checked_sub(1).map(|position| &self.segments[position]);
-        let holds = index > self.snapshot.index && index <= self.last_index();
+        let holds = index <= self.last_index();
         segment.filter(|_| holds).unwrap_or_else(|| panic!("entry {index} is not in the log"))
     }
 
@@ -253,7 +261,7 @@ impl<D: Directory> Log<D> {
     /// Removes every entry behind `last_kept`, durably. Nothing is changed in place: a new segment declares them void.
     /// So at any moment of a crash either all of them are there or none, and none below them is touched.
     pub(crate) fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
-        assert!(last_kept >= self.snapshot.index, "what a snapshot covers is never removed");
+        assert!(last_kept >= self.start().index, "what is removed was in the log");
         if last_kept >= self.last_index() {
             return Ok(());
         }
@@ -298,16 +306,9 @@ impl<D: Directory> Log<D> {
         if !mutant("rotate-before-sync") {
             self.sync()?;
         }
-        let start = SegmentStart { seq: self.active().header().seq + 1, base_index, base_term, chain_crc };
-        let size = segment_size_for(entry_bytes, self.maker.segment_bytes);
-        let (region, temporary) = if size == self.maker.segment_bytes {
-            (self.spare.take(&mut self.directory, size)?, SPARE_NAME)
-        } else {
-            let path = self.directory.path(LARGE_SEGMENT_TEMPORARY);
-            let made =
-                self.directory.create(LARGE_SEGMENT_TEMPORARY, size).map_err(io_error("make", path))?;
-            (made, LARGE_SEGMENT_TEMPORARY)
-        };
+        let seq = self.active().header().seq + 1;
+        let start = SegmentStart { seq, base_index, base_term, chain_crc, valid_from: base_index };
+        let (region, temporary) = self.spare.take(&mut self.directory, entry_bytes)?;
         let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         for older in &mut self.segments {
             older.forget_behind(base_index.prev());
@@ -323,8 +324,103 @@ impl<D: Directory> Log<D> {
         Ok(())
     }
 
+    /// Removes everything, durably, and begins a log behind `last`. The old segments are void as soon as the new one has
+    /// its name; so they need not be durable, and none of them comes back. The names must be synced before the spare is
+    /// worked on.
+    pub(crate) fn start_over(&mut self, last: EntryId) -> Result<(), StorageError> {
+        let base_index = last.index.next();
+        let mut valid_from = Index(0);
+        if mutant("start-over-keeps-old-segments") {
+            valid_from = base_index;
+        }
+        let seq = self.active().header().seq + 1;
+        let start = SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from };
+        let (region, temporary) = self.spare.take(&mut self.directory, 0)?;
+        let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
+        let old = std::mem::replace(&mut self.segments, vec![segment]);
+        self.terms = TermRuns::default();
+        self.durable_index = last.index;
+        self.discard(old)
+    }
+
+    /// Removes the whole segments that hold only entries up to `covered`, but for the margin. The names must be synced
+    /// before the spare is worked on.
+    pub(crate) fn remove_covered(&mut self, covered: Index) -> Result<(), StorageError> {
+        let mut first_kept = self.segments.len() - 1;
+        let mut margin = self.active().bytes_up_to(covered) as u64;
+        while let Some(before) = first_kept.checked_sub(1) {
+            let segment = &self.segments[before];
+            if segment.next_index() <= covered.next() && margin >= self.maker.log_margin_bytes {
+                break;
+            }
+            margin += segment.bytes_up_to(covered) as u64;
+            first_kept = before;
+        }
+        let old: Vec<_> = self.segments.drain(..first_kept).collect();
+        self.terms.forget_before(self.segments[0].header().base_index);
+        self.discard(old)
+    }
+
+    /// Removes the files of segments that are not in the log any more. One of them becomes the spare if there is none.
+    fn discard(&mut self, old: Vec<Segment<D::Region>>) -> Result<(), StorageError> {
+        for segment in old {
+            let name = segment_name(segment.header().seq);
+            let path = self.directory.path(&name);
+            let is_usual = segment.size() == self.maker.segment_bytes;
+            drop(segment);
+            if self.spare.size() > 0 || !is_usual {
+                self.directory.remove(&name).map_err(io_error("remove", path))?;
+                continue;
+            }
+            self.directory.rename(&name, SPARE_NAME).map_err(io_error("rename", path))?;
+            let path = self.directory.path(SPARE_NAME);
+            let region = self.directory.open_unread(SPARE_NAME).map_err(io_error("open", path))?;
+            self.spare.recycle(region);
+        }
+        Ok(())
+    }
+
+    /// Whether a log that starts over would find a file for its first segment, or make one. `false`: the disk is full.
+    pub(crate) fn can_start_over(&mut self) -> Result<bool, StorageError> {
+        if self.spare.size() > 0 {
+            return Ok(true);
+        }
+        Ok(self.prepare_spare(SEGMENT_HEADER_BYTES)? != SpareProgress::DiskFull)
+    }
+
     /// Works on the spare segment for about `budget` bytes.
     pub(crate) fn prepare_spare(&mut self, budget: usize) -> Result<SpareProgress, StorageError> {
-        self.spare.prepare(&mut self.directory, self.maker.segment_bytes, budget)
+        self.spare.prepare(&mut self.directory, budget)
+    }
+
+    /// See [`Spare::keep`].
+    pub(crate) fn keep_spare(&mut self, name: &'static str, region: D::Region) {
+        self.spare.keep(name, region);
+    }
+
+    /// New segments say that they were made in this start.
+    pub(crate) fn set_incarnation(&mut self, incarnation: Incarnation) {
+        self.maker.incarnation = incarnation;
+    }
+
+    /// See [`Spare::reserve`].
+    pub(crate) fn reserve(&mut self, bytes: usize, purpose: Purpose) -> Result<bool, StorageError> {
+        let room = self.active().room();
+        self.spare.reserve(&mut self.directory, room, bytes, purpose)
+    }
+
+    /// Whether the disk had no room for another segment when it was last asked.
+    pub(crate) fn is_full(&self) -> bool {
+        self.spare.is_full()
+    }
+
+    /// See [`Spare::try_again`].
+    pub(crate) fn ask_for_space_again(&mut self) {
+        self.spare.try_again();
+    }
+
+    /// The segments, oldest first. The last one takes the appends.
+    pub(crate) fn segments(&self) -> &[Segment<D::Region>] {
+        &self.segments
     }
 }

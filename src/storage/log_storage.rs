@@ -1,16 +1,22 @@
 //! A node's storage in one piece: working directory, hard state and log.
 
+use crate::limits::SCRUB_BYTES_PER_SECOND;
 use crate::raft::entry::Entry;
 use crate::raft::storage::{
     Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
 };
 use crate::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
-use crate::storage::directory::Directory;
+use crate::storage::directory::{Directory, io_error, sync_names};
 use crate::storage::hard_state::{HARD_STATE_NAME, HardStateFile, Slot};
 use crate::storage::identity::Membership;
 use crate::storage::log::Log;
 use crate::storage::recovery::check_term;
+use crate::storage::scrub::Scrub;
+use crate::storage::set_aside::set_aside_names;
+use crate::storage::snapshot_draft::DraftCheck;
+use crate::storage::snapshots::Snapshots;
 use crate::storage::spare::SpareProgress;
+use crate::storage::stamp::{REPLACE, START_AGAIN, with_advice};
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 
@@ -25,6 +31,9 @@ pub struct StorageOptions {
     /// Bytes of entries under the newest snapshot that stay in the log, for peers that are a little behind:
     /// [`LOG_MARGIN_BYTES`](crate::limits::LOG_MARGIN_BYTES), less in tests. Whole segments go, so more may stay.
     pub log_margin_bytes: u64,
+    /// Whether other nodes have what this one may lose. If so, a damaged log is set aside, and the node gets it back
+    /// from them; if not, it refuses to start.
+    pub repair: bool,
     /// For salts and ids. Seeded by the operating system in production: a salt that is drawn twice could bring removed
     /// entries back.
     pub rng: Rng,
@@ -37,24 +46,36 @@ pub struct StorageOptions {
 #[derive(Debug)]
 pub struct LogStorage<D: Directory> {
     log: Log<D>,
+    snapshots: Snapshots<D::Region>,
     hard_state_file: HardStateFile<D::Region>,
     hard_state: HardState,
+    standing: Standing,
+    /// What is written of both is older.
     hard_state_dirty: bool,
+    scrub: Scrub,
+    /// Names of the files that were set aside.
+    set_aside: Vec<String>,
+    /// See [`StorageOptions::repair`].
+    repair: bool,
     /// A write or sync failed: what the disk holds is unknown from then on.
     failed: bool,
 }
 
 impl<D: Directory> LogStorage<D> {
-    /// Counts the start in the hard state, durably.
+    /// Counts the start in the hard state, durably. With that, setting aside a damaged log is over.
     pub(crate) fn start(
         mut log: Log<D>,
+        snapshots: Snapshots<D::Region>,
         opened: Option<HardStateFile<D::Region>>,
         slot: Slot,
         incarnation: Incarnation,
+        repair: bool,
     ) -> Result<LogStorage<D>, StorageError> {
         let last_term = log.term(log.last_index()).expect("the last term is known");
         check_term(slot.state.term, last_term, log.directory().path(HARD_STATE_NAME))?;
-        let slot = Slot { incarnation, durable: log.durable_mark(), clean: false, ..slot };
+        let names =
+            log.directory().list().map_err(io_error("list the files in", log.directory().path("")))?;
+        let slot = Slot { incarnation, durable: log.durable_mark(), clean: false, setting_aside: 0, ..slot };
         let hard_state_file = match opened {
             Some(mut file) => {
                 file.replace(slot)?;
@@ -68,9 +89,14 @@ impl<D: Directory> LogStorage<D> {
         };
         Ok(LogStorage {
             log,
+            snapshots,
             hard_state_file,
             hard_state: slot.state,
+            standing: slot.standing,
             hard_state_dirty: false,
+            scrub: Scrub::start(),
+            set_aside: set_aside_names(&names),
+            repair,
             failed: false,
         })
     }
@@ -94,15 +120,14 @@ impl<D: Directory> LogStorage<D> {
     }
 
     /// Bytes of records (an entry and at most 31 bytes) that can be appended without asking the file system for space.
-    /// When this is less than what waits to be written and [`LogStorage::prepare_spare`] says that the disk is full,
-    /// refuse writes: an append without space is an error that stops the process.
+    /// An append without space is an error that stops the process: see [`Storage::reserve`].
     #[must_use]
     pub fn free_bytes(&self) -> usize {
         self.log.free_bytes()
     }
 
     /// Works for about `budget` bytes on the file of the next segment, so that beginning that segment costs a few
-    /// syncs and not the time to make a file. To be called in turns that have time, until it says that it is ready.
+    /// syncs and not the time to make a file. A part of [`Storage::keep_house`].
     ///
     /// # Errors
     /// When the disk fails.
@@ -130,9 +155,55 @@ impl<D: Directory> LogStorage<D> {
         action: impl FnOnce(&mut Self) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         assert!(!self.failed, "after a failed write or sync the process stops; nothing else is written");
-        let result = action(self);
+        let result = action(self).map_err(|error| self.advise(error));
         self.failed = result.is_err();
         result
+    }
+
+    /// Adds to an error of a running node what to do about it.
+    fn advise(&self, error: StorageError) -> StorageError {
+        with_advice(error, if self.repair { START_AGAIN } else { REPLACE })
+    }
+
+    /// Reads everything once.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when something is not what was written.
+    pub(crate) fn read_everything(&self) -> Result<(), StorageError> {
+        Scrub::start().advance(&self.log, &self.snapshots, &self.hard_state_file, usize::MAX)
+    }
+
+    /// Removes one of the files that were set aside, and says whether there was one.
+    fn remove_set_aside(&mut self) -> Result<bool, StorageError> {
+        let Some(name) = self.set_aside.pop() else { return Ok(false) };
+        let directory = self.log.directory_mut();
+        directory.remove(&name).map_err(io_error("remove", directory.path(&name)))?;
+        Ok(true)
+    }
+
+    /// Removes the files that were set aside, when a full disk keeps the node from getting back what was in them, and
+    /// says whether there were any. Only a leader gives it anything: so the cluster works, and has all that counts.
+    fn give_space_back(&mut self) -> Result<bool, StorageError> {
+        if self.standing == Standing::Voter || self.set_aside.is_empty() {
+            return Ok(false);
+        }
+        while self.remove_set_aside()? {}
+        self.log.ask_for_space_again();
+        Ok(true)
+    }
+
+    /// The work of [`Storage::keep_house`].
+    fn keep_house_once(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
+        if self.log.prepare_spare(budget)? == SpareProgress::Filling {
+            return Ok(Housekeeping::More);
+        }
+        // The cluster has given back all that it had of the node.
+        if self.hard_state_file.slot().standing == Standing::Voter && self.remove_set_aside()? {
+            return Ok(Housekeeping::More);
+        }
+        let budget = budget.min(SCRUB_BYTES_PER_SECOND);
+        self.scrub.advance(&self.log, &self.snapshots, &self.hard_state_file, budget)?;
+        Ok(Housekeeping::Later)
     }
 
     fn write_hard_state(&mut self) -> Result<(), StorageError> {
@@ -150,12 +221,84 @@ impl<D: Directory> LogStorage<D> {
         self.hard_state_dirty |= self.log.durable_mark().segment_seq != noted;
     }
 
+    fn begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        Ok(self.try_to_begin_draft(last, bytes)?
+            || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?)
+    }
+
+    fn try_to_begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        // A log that does not have the entry will begin behind it. Better no draft than one that ends for want of space.
+        if !self.log.has(last) && !self.log.can_start_over()? {
+            self.snapshots.drop_draft(self.log.directory_mut())?;
+            return Ok(false);
+        }
+        self.snapshots.begin(self.log.directory_mut(), last, bytes)
+    }
+
+    fn finish_draft(
+        &mut self,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
+    ) -> Result<SnapshotProgress, StorageError> {
+        let owner = self.log.owner();
+        match self.snapshots.check(self.log.directory(), owner, expected, budget)? {
+            DraftCheck::More => Ok(SnapshotProgress::More),
+            DraftCheck::Damaged => {
+                self.snapshots.drop_draft(self.log.directory_mut())?;
+                Ok(SnapshotProgress::Damaged)
+            }
+            DraftCheck::Sound => self.install(expected.is_some()).map(SnapshotProgress::Done),
+        }
+    }
+
+    /// Makes the checked draft the newest snapshot, and has the log go on from it. Nothing is removed before the
+    /// snapshot is durable under its name.
+    fn install(&mut self, is_received: bool) -> Result<SnapshotMeta, StorageError> {
+        let meta = self.snapshots.draft_meta();
+        assert!(
+            meta.last.term <= self.hard_state.term,
+            "a snapshot of a term that the hard state does not know"
+        );
+        let mut keeps_log = self.log.has(meta.last);
+        assert!(keeps_log || is_received, "the node's own snapshot covers entries of its own log");
+        if mutant("install-keeps-log") {
+            keeps_log = self.log.last_index() >= meta.last.index;
+        }
+        if !mutant("snapshot-before-hard-state") {
+            self.write_hard_state()?;
+        }
+        if mutant("log-removed-before-snapshot") && keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+            sync_names(self.log.directory_mut())?;
+        }
+        if keeps_log {
+            self.log.sync()?;
+        }
+        let old = self.snapshots.publish(self.log.directory_mut())?;
+        if keeps_log {
+            self.log.remove_covered(meta.last.index)?;
+        } else {
+            self.log.start_over(meta.last)?;
+            self.note_new_segment();
+        }
+        if let Some(old) = old {
+            let (last, size) = (old.meta().last, old.size());
+            drop(old);
+            self.snapshots.retire(self.log.directory_mut(), last, size)?;
+        }
+        // What is used again must not come back under its old name with its new content.
+        if !mutant("reused-before-renamed") {
+            sync_names(self.log.directory_mut())?;
+        }
+        Ok(meta)
+    }
+
     fn replace_slot(&mut self, clean: bool) -> Result<(), StorageError> {
         let durable = self.log.durable_mark();
         // The commit index on disk promises that the log reaches it.
         let commit_index = self.hard_state.commit_index.min(durable.index);
         let state = HardState { commit_index, ..self.hard_state };
-        let slot = Slot { state, durable, clean, ..*self.hard_state_file.slot() };
+        let slot = Slot { state, durable, clean, standing: self.standing, ..*self.hard_state_file.slot() };
         self.hard_state_file.replace(slot)
     }
 }
@@ -173,71 +316,89 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn standing(&self) -> Standing {
-        Standing::Voter
+        self.standing
     }
 
-    fn set_standing(&mut self, _standing: Standing) -> Result<(), StorageError> {
-        todo!()
+    fn set_standing(&mut self, standing: Standing) -> Result<(), StorageError> {
+        assert!(!self.failed, "after a failed write or sync the process stops; nothing else is written");
+        self.standing = standing;
+        self.hard_state_dirty = true;
+        Ok(())
     }
 
     fn incarnation(&self) -> Incarnation {
         self.hard_state_file.slot().incarnation
     }
 
-    fn raise_incarnation(&mut self, _incarnation: Incarnation) -> Result<(), StorageError> {
-        todo!()
+    fn raise_incarnation(&mut self, incarnation: Incarnation) -> Result<(), StorageError> {
+        if incarnation <= self.hard_state_file.slot().incarnation {
+            return Ok(());
+        }
+        self.attempt(|storage| {
+            // What was written in this turn comes first, as always.
+            storage.write_hard_state()?;
+            let slot = Slot { incarnation, ..*storage.hard_state_file.slot() };
+            storage.hard_state_file.replace(slot)?;
+            storage.log.set_incarnation(incarnation);
+            Ok(())
+        })
     }
 
-    fn reserve(&mut self, _bytes: usize, _purpose: Purpose) -> Result<bool, StorageError> {
-        Ok(true)
+    fn reserve(&mut self, bytes: usize, purpose: Purpose) -> Result<bool, StorageError> {
+        self.attempt(|storage| {
+            if storage.log.reserve(bytes, purpose)? {
+                return Ok(true);
+            }
+            Ok(storage.give_space_back()? && storage.log.reserve(bytes, purpose)?)
+        })
     }
 
     fn is_full(&self) -> bool {
-        false
+        self.log.is_full()
     }
 
     fn log_bytes(&self) -> u64 {
-        0
+        self.log.bytes_behind(self.snapshots.last().index)
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {
-        None
+        self.snapshots.meta()
     }
 
-    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
-        todo!()
+    fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
+        self.snapshots.read(offset, len).map_err(|error| self.advise(error))
     }
 
-    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
-        todo!()
+    fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
+        self.attempt(|storage| storage.begin_draft(last, bytes))
     }
 
     fn snapshot_draft(&self) -> Option<SnapshotDraft> {
-        None
+        self.snapshots.draft()
     }
 
-    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
-        todo!()
+    fn append_snapshot(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.attempt(|storage| storage.snapshots.append(storage.log.directory(), bytes))
     }
 
     fn finish_snapshot(
         &mut self,
-        _expected: Option<SnapshotMeta>,
-        _budget: usize,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
     ) -> Result<SnapshotProgress, StorageError> {
-        todo!()
+        self.attempt(|storage| storage.finish_draft(expected, budget))
     }
 
     fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
-        Ok(())
+        self.attempt(|storage| storage.snapshots.drop_draft(storage.log.directory_mut()))
     }
 
-    fn keep_house(&mut self, _budget: usize) -> Result<Housekeeping, StorageError> {
-        Ok(Housekeeping::Done)
+    fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
+        self.attempt(|storage| storage.keep_house_once(budget))
     }
 
     fn log_start(&self) -> EntryId {
-        self.log.snapshot()
+        self.log.start()
     }
 
     fn last_index(&self) -> Index {
@@ -249,7 +410,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn entry(&self, index: Index) -> Result<Entry<'_>, StorageError> {
-        self.log.entry(index)
+        self.log.entry(index).map_err(|error| self.advise(error))
     }
 
     fn append(&mut self, entry: Entry<'_>) -> Result<(), StorageError> {
@@ -270,6 +431,8 @@ impl<D: Directory> Storage for LogStorage<D> {
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
         let commit_index = self.hard_state.commit_index;
         assert!(last_kept >= commit_index, "entry {} is committed and must stay", last_kept.next());
+        let covered = self.snapshots.last().index;
+        assert!(last_kept >= covered, "entry {} is in a snapshot and must stay", last_kept.next());
         self.attempt(|storage| {
             storage.write_hard_state()?;
             storage.log.truncate_suffix(last_kept)?;

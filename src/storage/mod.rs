@@ -30,6 +30,7 @@
 //! SIGBUS (see [`region`]), and repair of damage from other nodes.
 
 mod cases;
+mod check;
 mod data_dir;
 mod directory;
 mod hard_state;
@@ -41,15 +42,24 @@ mod open;
 mod record;
 mod recovery;
 pub mod region;
+mod rehearsal;
+mod scrub;
 mod segment;
+mod set_aside;
+mod snapshot;
+mod snapshot_draft;
+mod snapshot_recovery;
+mod snapshots;
 mod spare;
 mod stamp;
 mod term_runs;
 
+pub use check::{CheckReport, check, check_files};
 pub use data_dir::DataDir;
 pub use directory::Directory;
 pub use identity::{Membership, cluster_id};
 pub use log_storage::{LogStorage, StorageOptions};
 pub use recovery::{RecoveryReport, TornTail};
-pub use region::{MappedFile, Region};
+pub use region::{MappedFile, Region, Unreadable, watch_for_bus_errors};
+pub use set_aside::SetAside;
 pub use spare::SpareProgress;

@@ -4,12 +4,14 @@ use std::fmt;
 
 use crate::raft::storage::StorageError;
 use crate::raft::types::{EntryId, Index, Term};
-use crate::storage::cases::{TAIL_CASES, TailDecision, find_case};
+use crate::storage::cases::{LOG_CASES, LogDecision, TAIL_CASES, TailDecision, find_case};
 use crate::storage::directory::{Directory, io_error};
 use crate::storage::hard_state::DurableMark;
 use crate::storage::record::Probe;
 use crate::storage::region::Region;
 use crate::storage::segment::{Segment, SegmentHeader, segment_name};
+use crate::storage::set_aside::SetAside;
+use crate::storage::snapshot::snapshot_name;
 use crate::storage::stamp::{Owner, REPLACE};
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
@@ -25,6 +27,14 @@ pub struct RecoveryReport {
     pub entries: u64,
     /// Segment files that hold them.
     pub segments: usize,
+    /// What was damaged and is out of the way.
+    pub set_aside: Option<SetAside>,
+    /// The last entry that the newest snapshot covers.
+    pub snapshot: Option<EntryId>,
+    /// Why that snapshot is used, when it is not simply the newest.
+    pub snapshot_case: Option<&'static str>,
+    /// Why the log was given up and begins behind the snapshot, if it does.
+    pub started_over: Option<&'static str>,
     /// Which copy of the hard state was used, when it was not the usual one.
     pub hard_state: Option<&'static str>,
     /// Bytes at the end of a file that a crash had left half written; they were cleared.
@@ -51,7 +61,17 @@ impl fmt::Display for RecoveryReport {
         if self.first_start {
             return f.write_str("made a new working directory");
         }
+        if let Some(SetAside { damage, prefix, files }) = &self.set_aside {
+            return write!(
+                f,
+                "{damage}. Term and vote are intact; log and snapshots are set aside ({files} files, {prefix}*). The node \
+                 gets everything again from the other nodes; it does not vote before it has, and removes those files then"
+            );
+        }
         write!(f, "recovered {} entries in {} segments", self.entries, self.segments)?;
+        if let Some(last) = self.snapshot {
+            write!(f, " and a snapshot up to entry {}", last.index)?;
+        }
         f.write_str(if self.clean { " after a clean stop" } else { " after a crash" })?;
         if let Some(torn) = &self.torn {
             write!(f, "; cut {} bytes of a torn tail at byte {} of {}", torn.bytes, torn.offset, torn.file)?;
@@ -62,6 +82,12 @@ impl fmt::Display for RecoveryReport {
                 "; wrote the last {} bytes again to be sure that the disk has them",
                 self.rewritten_bytes
             )?;
+        }
+        if let Some(case) = self.snapshot_case {
+            write!(f, "; snapshot: {case}, so the one before it and the log are used")?;
+        }
+        if let Some(case) = self.started_over {
+            write!(f, "; the log begins behind the snapshot: {case}, cut short")?;
         }
         if let Some(case) = self.hard_state {
             write!(f, "; hard state: {case}")?;
@@ -83,34 +109,91 @@ pub(crate) struct FoundSegment<R> {
 /// What the log must contain, as other files say.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Expected {
-    /// The newest snapshot: the log must begin at the latest behind it.
-    pub(crate) snapshot: EntryId,
+    /// The last entry of the newest snapshot: the log must begin at the latest behind it.
+    pub(crate) snapshot: Option<EntryId>,
     /// From the hard state. It speaks of one segment: in older ones a successor says more, and entries of a segment
     /// that was cut short by a successor may be gone rightly.
     pub(crate) durable: DurableMark,
+}
+
+/// The segments, before their records are read.
+pub(crate) struct FoundLog<R> {
+    /// Those that count, in order; at least one.
+    live: Vec<(SegmentHeader, R)>,
+    /// Numbers of those whose every entry was removed later.
+    void: Vec<u64>,
 }
 
 /// The log as it is after recovery.
 pub(crate) struct RecoveredLog<R> {
     pub(crate) segments: Vec<Segment<R>>,
     pub(crate) terms: TermRuns,
-    /// Numbers of segments whose every entry was removed later.
+    /// Numbers of segments that nothing needs: every entry was removed later, or the snapshot makes up for it.
     pub(crate) void: Vec<u64>,
+    /// Whether a log behind the snapshot must take the place of this one.
+    pub(crate) starts_over: bool,
+}
+
+impl<R: Region> FoundLog<R> {
+    /// Reads the headers.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] when one cannot be read. [`StorageError::Refused`] when a file does not belong here.
+    pub(crate) fn read<D: Directory<Region = R>>(
+        directory: &D,
+        owner: Owner,
+        found: Vec<FoundSegment<R>>,
+    ) -> Result<FoundLog<R>, StorageError> {
+        Ok(drop_void(read_headers(directory, owner, found)?))
+    }
+
+    /// The index of the first entry.
+    pub(crate) fn begins(&self) -> Index {
+        self.live[0].0.base_index
+    }
+}
+
+impl<R: Region> RecoveredLog<R> {
+    /// A log of one empty segment.
+    pub(crate) fn empty(first: Segment<R>) -> RecoveredLog<R> {
+        RecoveredLog { segments: vec![first], ..RecoveredLog::nothing(Vec::new()) }
+    }
+
+    fn nothing(void: Vec<u64>) -> RecoveredLog<R> {
+        RecoveredLog { segments: Vec::new(), terms: TermRuns::default(), void, starts_over: false }
+    }
+
+    /// Gives up what was read so far.
+    fn forget(&mut self) {
+        self.void.extend(self.segments.drain(..).map(|segment| segment.header().seq));
+        self.terms = TermRuns::default();
+    }
+
+    /// The name of the case, and whether the log must start over behind `snapshot`.
+    fn decide(&self, snapshot: Option<EntryId>) -> (&'static str, bool) {
+        let first = self.segments[0].header();
+        let last = snapshot.unwrap_or_default();
+        let end = self.segments.last().map_or(last.index, |segment| segment.next_index().prev());
+        let term = self.terms.term(last.index).unwrap_or(first.base_term);
+        let same_term = term == last.term || mutant("log-kept-over-conflict");
+        let facts = [snapshot.is_some(), true, end >= last.index, same_term];
+        let case = find_case(&LOG_CASES, facts);
+        (case.name, case.decision == LogDecision::StartOver)
+    }
 }
 
 /// Reads all segments, cuts a torn tail, and makes sure that the disk has what is left.
 ///
 /// # Errors
 /// [`StorageError::Damaged`] when something durable is missing: nothing is changed on disk then.
-/// [`StorageError::Refused`] when a file does not belong here.
+/// [`StorageError::Refused`] when a record is a newer Keva's.
 pub(crate) fn recover_log<D: Directory>(
     directory: &D,
-    owner: Owner,
-    found: Vec<FoundSegment<D::Region>>,
+    found: FoundLog<D::Region>,
     expected: Expected,
     report: &mut RecoveryReport,
 ) -> Result<RecoveredLog<D::Region>, StorageError> {
-    let (live, void) = drop_void(read_headers(directory, owner, found)?);
+    let FoundLog { live, void } = found;
     let newest = live.last().map_or(0, |(header, _)| header.seq);
     if expected.durable.segment_seq > newest {
         let missing = directory.path(&segment_name(expected.durable.segment_seq));
@@ -122,20 +205,51 @@ pub(crate) fn recover_log<D: Directory>(
     }
     let successors: Vec<_> =
         live.iter().skip(1).map(|(header, _)| Some(header.base_index)).chain([None]).collect();
-    let mut terms = TermRuns::default();
-    let mut segments: Vec<Segment<D::Region>> = Vec::new();
+    let covered = expected.snapshot.unwrap_or_default().index;
+    let mut log = RecoveredLog::nothing(void);
     for ((header, region), successor) in live.into_iter().zip(successors) {
         let path = directory.path(&segment_name(header.seq));
-        check_start(&header, segments.last(), &terms, expected.snapshot, &path)?;
-        let mut segment = Segment::new(header, region);
-        let scan = read_records(&mut segment, &mut terms, successor, &path)?;
-        settle_tail(&mut segment, scan, successor, expected, &path, report)?;
-        if successor.is_some() {
-            segment.seal();
+        match check_chain(&header, &log, &path) {
+            // What is before it was about to be removed, or is damaged: the snapshot has it.
+            Err(_) if header.base_index <= covered.next() => log.forget(),
+            result => result?,
         }
-        segments.push(segment);
+        if log.segments.is_empty() {
+            check_beginning(&header, expected.snapshot, &path)?;
+        }
+        let mut segment = Segment::new(header, region);
+        match read_segment(&mut segment, &mut log.terms, successor, expected, &path, report) {
+            Err(StorageError::Damaged { .. }) if successor.is_some_and(|next| next <= covered.next()) => {
+                log.forget();
+                log.void.push(header.seq);
+            }
+            result => {
+                result?;
+                log.segments.push(segment);
+            }
+        }
     }
-    Ok(RecoveredLog { segments, terms, void })
+    let (case, starts_over) = log.decide(expected.snapshot);
+    log.starts_over = starts_over;
+    report.started_over = starts_over.then_some(case);
+    Ok(log)
+}
+
+/// Takes in the records of one segment.
+fn read_segment<R: Region>(
+    segment: &mut Segment<R>,
+    terms: &mut TermRuns,
+    successor: Option<Index>,
+    expected: Expected,
+    path: &str,
+    report: &mut RecoveryReport,
+) -> Result<(), StorageError> {
+    let scan = read_records(segment, terms, successor, path)?;
+    settle_tail(segment, scan, successor, expected, path, report)?;
+    if successor.is_some() {
+        segment.seal();
+    }
+    Ok(())
 }
 
 /// The headers, by number.
@@ -162,7 +276,7 @@ fn read_headers<D: Directory>(
 }
 
 /// Parts the segments that still count from those whose every entry is void.
-fn drop_void<R>(segments: Vec<(SegmentHeader, R)>) -> (Vec<(SegmentHeader, R)>, Vec<u64>) {
+fn drop_void<R>(segments: Vec<(SegmentHeader, R)>) -> FoundLog<R> {
     let (mut live, mut void) = (Vec::new(), Vec::new());
     let mut void_from = Index(u64::MAX);
     for (header, region) in segments.into_iter().rev() {
@@ -174,35 +288,52 @@ fn drop_void<R>(segments: Vec<(SegmentHeader, R)>) -> (Vec<(SegmentHeader, R)>, 
         }
     }
     live.reverse();
-    (live, void)
+    FoundLog { live, void }
+}
+
+/// Checks that the log begins at the latest behind the snapshot.
+fn check_beginning(
+    header: &SegmentHeader,
+    snapshot: Option<EntryId>,
+    path: &str,
+) -> Result<(), StorageError> {
+    let start = EntryId::new(header.base_term, header.base_index.prev());
+    let last = snapshot.unwrap_or_default();
+    let mut reaches_back = start.index < last.index || start == last;
+    if mutant("gap-behind-snapshot-accepted") {
+        reaches_back |= snapshot.is_some();
+    }
+    // The other facts do not matter then.
+    if find_case(&LOG_CASES, [snapshot.is_some(), reaches_back, true, true]).decision != LogDecision::Damaged
+    {
+        return Ok(());
+    }
+    let base = header.base_index;
+    let detail = match snapshot {
+        Some(last) => format!(
+            "the log begins with entry {base} behind {start}, and the newest snapshot, {}, ends with {last}:              a newer snapshot or older segments are missing",
+            snapshot_name(last)
+        ),
+        None => format!(
+            "the log begins with entry {base}, but entry 1 is needed: older segments or a snapshot are missing"
+        ),
+    };
+    Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail: format!("{detail}. {REPLACE}") })
 }
 
 /// Checks that a segment begins where the one before it ends.
-fn check_start<R: Region>(
+fn check_chain<R: Region>(
     header: &SegmentHeader,
-    before: Option<&Segment<R>>,
-    terms: &TermRuns,
-    snapshot: EntryId,
+    log: &RecoveredLog<R>,
     path: &str,
 ) -> Result<(), StorageError> {
-    let base = header.base_index;
-    let problem = match before {
-        None if base > snapshot.index.next() => {
-            format!(
-                "the log begins with entry {base}, but entry {} is needed: older segments are missing",
-                snapshot.index.next()
-            )
-        }
-        None => return Ok(()),
-        Some(before) => {
-            let base_term = terms.term(base.prev()).unwrap_or(before.header().base_term);
-            if header.chain_crc == before.last_crc() && header.base_term == base_term {
-                return Ok(());
-            }
-            format!("it does not continue {}", segment_name(before.header().seq))
-        }
-    };
-    Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail: format!("{problem}. {REPLACE}") })
+    let Some(before) = log.segments.last() else { return Ok(()) };
+    let base_term = log.terms.term(header.base_index.prev()).unwrap_or(before.header().base_term);
+    if header.chain_crc == before.last_crc() && header.base_term == base_term {
+        return Ok(());
+    }
+    let detail = format!("it does not continue {}. {REPLACE}", segment_name(before.header().seq));
+    Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail })
 }
 
 /// What reading the records of a segment found out.

@@ -8,15 +8,22 @@
 //!
 //! A read-only map still raises SIGBUS when somebody else shortens the file or when a sector cannot be read. The
 //! first is prevented by the lock on the working directory; for the second, [`MappedFile::open`] reads the whole
-//! file once the ordinary way, so that an unreadable sector is an error with a name and not a signal.
+//! file once the ordinary way, so that an unreadable sector is an error with a name and not a signal. A sector that
+//! fails later ends the process with a line that says so ([`watch_for_bus_errors`]), and the next start names the file.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
 use memmap2::Mmap;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Advice;
+use rustix::io::Errno;
+use signal_hook::consts::SIGBUS;
+use signal_hook::low_level;
 
 /// Bytes that are read or written at a time when a whole file is gone through.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
@@ -75,18 +82,94 @@ pub struct MappedFile {
     size: usize,
 }
 
+/// A part of a file that the disk cannot give back any more. Inside an [`io::Error`].
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Where the part begins that was asked for, in bytes.
+    pub offset: u64,
+    /// The system's answer.
+    pub source: io::Error,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it cannot be read from byte {} on: {}", self.offset, self.source)
+    }
+}
+
+impl std::error::Error for Unreadable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl Unreadable {
+    /// The error for a read that failed at `offset`.
+    #[must_use]
+    pub fn at(offset: usize, source: io::Error) -> io::Error {
+        io::Error::other(Unreadable { offset: offset as u64, source })
+    }
+
+    /// Whether the disk has lost what was there, so that reading again is useless.
+    pub(crate) fn is_damage(&self) -> bool {
+        let errno = self.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::IO | Errno::NODATA | Errno::BADMSG | Errno::UCLEAN))
+    }
+
+    /// What `error` says about an unreadable part, if it is about one.
+    pub(crate) fn find(error: &io::Error) -> Option<&Unreadable> {
+        error.get_ref()?.downcast_ref()
+    }
+}
+
+/// What the signal handler says: one write, no allocation.
+const BUS_ERROR: &[u8] =
+    b"keva: a file in the working directory could not be read (SIGBUS): the disk has failed, or \
+    the file was shortened from outside. The process ends; start it again, and it says which file it is\n";
+
+/// Has the process say what happened and end when a mapped file cannot be read (SIGBUS). To be called once, at the
+/// start.
+///
+/// # Errors
+/// When the system refuses the handler.
+#[allow(
+    unsafe_code,
+    reason = "a signal handler may do little, which only its author can check; see the SAFETY comments"
+)]
+pub fn watch_for_bus_errors() -> io::Result<()> {
+    let report = || {
+        // SAFETY: descriptor 2 is open for as long as the process lives: nothing here closes it. Should something
+        // outside have closed it, poll and write fail, which does no harm.
+        let stderr = unsafe { BorrowedFd::borrow_raw(2) };
+        // A reader that has stopped reading must not keep a process that holds the lock from ending.
+        let mut waiting = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+        if poll(&mut waiting, Some(&Timespec::default())) == Ok(1) {
+            // The process ends either way.
+            let _ = rustix::io::write(stderr, BUS_ERROR);
+        }
+        low_level::abort();
+    };
+    // SAFETY: a handler may only call what is safe while any other code of the process is interrupted. This one makes
+    // the system calls poll and write, directly and without locks or memory of the heap, and then aborts, which POSIX
+    // lists as async-signal-safe; it never returns to the code that it interrupted.
+    unsafe { low_level::register(SIGBUS, report) }.map(drop)
+}
+
 impl MappedFile {
     /// Takes an existing file with the size that it has.
     ///
     /// # Errors
-    /// When a part of it cannot be read, or it cannot be mapped.
+    /// When a part of it cannot be read (an [`Unreadable`] inside the error), or it cannot be mapped.
     pub fn open(file: File) -> io::Result<MappedFile> {
         let region = MappedFile::map(file)?;
         let mut chunk = vec![0; CHUNK_BYTES.min(region.size)];
         let mut offset = 0;
         while offset < region.size {
             let len = chunk.len().min(region.size - offset);
-            region.file().read_exact_at(&mut chunk[..len], offset as u64)?;
+            region
+                .file()
+                .read_exact_at(&mut chunk[..len], offset as u64)
+                .map_err(|error| Unreadable::at(offset, error))?;
             offset += len;
         }
         Ok(region)

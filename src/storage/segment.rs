@@ -268,12 +268,55 @@ impl<R: Region> Segment<R> {
         }
     }
 
+    /// Bytes of the records of entries up to `last`.
+    pub(crate) fn bytes_up_to(&self, last: Index) -> usize {
+        let end = if last.next() >= self.next_index() {
+            self.end
+        } else if last < self.header.base_index {
+            SEGMENT_HEADER_BYTES
+        } else {
+            self.offset(last.next())
+        };
+        end - SEGMENT_HEADER_BYTES
+    }
+
+    /// Bytes of space that the records of entries behind `covered` take: those of a sealed segment without any other
+    /// entry count as the whole file.
+    pub(crate) fn bytes_behind(&self, covered: Index, is_sealed: bool) -> usize {
+        if is_sealed && self.header.base_index > covered {
+            return self.region.size();
+        }
+        self.end - SEGMENT_HEADER_BYTES - self.bytes_up_to(covered)
+    }
+
+    /// The file's size in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.region.size()
+    }
+
     /// The crc of the written record of `index`, `None` when it is damaged.
     pub(crate) fn checked_crc(&self, index: Index) -> Option<u32> {
         match self.probe(self.offset(index)) {
             Probe::Valid(record) if record.entry.index() == index => Some(record.crc),
             _ => None,
         }
+    }
+
+    /// Whether the header is still what was written.
+    pub(crate) fn is_header_sound(&self, owner: Owner) -> bool {
+        SegmentHeader::decode(&self.region, owner) == Ok(self.header)
+    }
+
+    /// What lies at the place of the written record of `index`.
+    pub(crate) fn record(&self, index: Index) -> Probe<'_> {
+        self.probe(self.offset(index))
+    }
+
+    /// Bytes of the record of `index`.
+    pub(crate) fn record_len(&self, index: Index) -> usize {
+        let next = index.next();
+        let end = if next < self.next_index() { self.offset(next) } else { self.end };
+        end - self.offset(index)
     }
 
     /// Forgets the entries behind `last_kept`. Nothing is changed on disk, and no record follows in this segment.

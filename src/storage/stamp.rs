@@ -114,6 +114,22 @@ impl StampError {
     }
 }
 
+/// What to do when a running node has lost a part of its log and other nodes have it.
+pub(crate) const START_AGAIN: &str =
+    "Start the node again: it sets its log aside and gets everything from the other nodes.";
+
+/// The error with other advice than [`REPLACE`], or with advice where it has none.
+pub(crate) fn with_advice(error: StorageError, advice: &str) -> StorageError {
+    match error {
+        StorageError::Damaged { file, offset, detail } => {
+            let fact = detail.trim_end_matches(REPLACE).trim_end_matches(['.', ' ']);
+            let detail = if advice.is_empty() { fact.to_owned() } else { format!("{fact}. {advice}") };
+            StorageError::Damaged { file, offset, detail }
+        }
+        other => other,
+    }
+}
+
 /// What to do when a node has lost something that it promised to keep.
 pub(crate) const REPLACE: &str = "This node has promised to keep what is lost, so it must not take part without it: put the undamaged file back, \
      or replace the node by one with another identity.";

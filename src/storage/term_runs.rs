@@ -22,6 +22,12 @@ impl TermRuns {
         self.firsts.truncate(kept);
     }
 
+    /// Forgets the entries before `first`, as far as that saves memory.
+    pub(crate) fn forget_before(&mut self, first: Index) {
+        let after = self.firsts.partition_point(|run| run.index <= first);
+        self.firsts.drain(..after.saturating_sub(1));
+    }
+
     /// The term at `index`; the caller knows that `index` is not behind the last entry.
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
         let after = self.firsts.partition_point(|first| first.index <= index);
@@ -43,6 +49,12 @@ mod tests {
             (4..=9).map(|index| runs.term(Index(index)).map(|term| term.0)).collect::<Vec<_>>()
         };
         assert_eq!(terms(&runs), [None, Some(1), Some(1), Some(3), Some(3), Some(4)]);
+        let mut later = runs.clone();
+        later.forget_before(Index(8));
+        assert_eq!(terms(&later), [None, None, None, Some(3), Some(3), Some(4)]);
+        assert_eq!(later.firsts.len(), 2, "one run is forgotten");
+        later.forget_before(Index(3));
+        assert_eq!(later.firsts.len(), 2);
         runs.truncate(Index(7));
         runs.push(EntryId::new(Term(9), Index(8)));
         assert_eq!(terms(&runs), [None, Some(1), Some(1), Some(3), Some(9), Some(9)]);

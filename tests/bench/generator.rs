@@ -1,5 +1,5 @@
-//! A load generator that leaves the processor to the servers: one thread, one poll, requests that are built before
-//! the clock starts, and no more parsing than it takes to find the end of an answer.
+//! A load generator that leaves the processor to the servers: one thread, one poll, and no more parsing than it takes
+//! to find the end of an answer.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
@@ -19,6 +19,19 @@ pub enum Kind {
     Write,
     /// Linearizable GET of keys that the writes of the same plan have made.
     Read,
+    /// GET of what the node has, without asking the others.
+    StaleRead,
+}
+
+/// Which keys the requests of a run name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keys {
+    /// Every connection has some of its own.
+    Own,
+    /// So many, in turn over all connections.
+    Shared(usize),
+    /// So many, each once; then the run ends.
+    Each(usize),
 }
 
 /// A closed loop: every connection sends its next request when it has the answer to the one before.
@@ -30,6 +43,8 @@ pub struct Plan {
     pub connections: usize,
     /// What to ask for.
     pub kind: Kind,
+    /// Of what.
+    pub keys: Keys,
     /// Length of the values, in bytes.
     pub value_bytes: usize,
     /// How long.
@@ -67,7 +82,9 @@ pub fn percentile(sorted: &[Duration], part: f64) -> Duration {
 
 struct Connection {
     stream: TcpStream,
-    requests: Vec<Vec<u8>>,
+    number: usize,
+    request: Vec<u8>,
+    /// Counts its requests.
     next: usize,
     sent: usize,
     sent_at: Instant,
@@ -85,11 +102,12 @@ pub fn run(plan: &Plan) -> std::io::Result<Outcome> {
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(number), Interest::READABLE | Interest::WRITABLE)?;
-        let requests = (0..REQUESTS_PER_CONNECTION).map(|request| build(plan, number, request)).collect();
+        let Some(request) = build(plan, number, 0) else { continue };
         let received = Vec::with_capacity(16 << 10);
         connections.push(Connection {
             stream,
-            requests,
+            number,
+            request,
             next: 0,
             sent: 0,
             sent_at: Instant::now(),
@@ -116,11 +134,14 @@ pub fn run(plan: &Plan) -> std::io::Result<Outcome> {
             let connection = &mut connections[event.token().0];
             connection.send()?;
             while connection.receive(&mut outcome)? {
-                if start.elapsed() >= plan.duration {
-                    running -= 1;
-                    break;
+                connection.next += 1;
+                match build(plan, connection.number, connection.next) {
+                    Some(request) if start.elapsed() < plan.duration => connection.request = request,
+                    _ => {
+                        running -= 1;
+                        break;
+                    }
                 }
-                connection.next = (connection.next + 1) % connection.requests.len();
                 connection.sent = 0;
                 connection.sent_at = Instant::now();
                 connection.send()?;
@@ -132,10 +153,22 @@ pub fn run(plan: &Plan) -> std::io::Result<Outcome> {
     Ok(outcome)
 }
 
-fn build(plan: &Plan, connection: usize, request: usize) -> Vec<u8> {
-    let target = format!("/v1/storage/key/bench/{connection:04}/{request:04}");
-    match plan.kind {
+/// The request of a connection with this number, counted from 0; `None` when the plan has no more.
+fn build(plan: &Plan, connection: usize, request: usize) -> Option<Vec<u8>> {
+    let number = request * plan.connections + connection;
+    let target = match plan.keys {
+        Keys::Own => {
+            format!("/v1/storage/key/bench/{connection:04}/{:04}", request % REQUESTS_PER_CONNECTION)
+        }
+        Keys::Shared(keys) => format!("/v1/storage/key/bench/{:08}", number % keys),
+        Keys::Each(keys) if number < keys => format!("/v1/storage/key/bench/{number:08}"),
+        Keys::Each(_) => return None,
+    };
+    Some(match plan.kind {
         Kind::Read => format!("GET {target} HTTP/1.1\r\nHost: keva\r\n\r\n").into_bytes(),
+        Kind::StaleRead => {
+            format!("GET {target}?consistency=stale HTTP/1.1\r\nHost: keva\r\n\r\n").into_bytes()
+        }
         Kind::Write => {
             let length = plan.value_bytes;
             let mut bytes =
@@ -144,12 +177,12 @@ fn build(plan: &Plan, connection: usize, request: usize) -> Vec<u8> {
             bytes.resize(bytes.len() + length, b'v');
             bytes
         }
-    }
+    })
 }
 
 impl Connection {
     fn send(&mut self) -> std::io::Result<()> {
-        let request = &self.requests[self.next];
+        let request = &self.request;
         while self.sent < request.len() {
             match self.stream.write(&request[self.sent..]) {
                 Ok(count) => self.sent += count,

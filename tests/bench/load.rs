@@ -6,6 +6,7 @@
 
 mod disk;
 mod generator;
+mod growth;
 mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
@@ -29,14 +30,25 @@ enum Part {
     Failover,
     /// The program on disk and in memory.
     Size,
+    /// Overwrites for a long time: working directory and memory, and what snapshots cost.
+    Growth,
+    /// Many keys: snapshot, restart, memory.
+    Keys,
+    /// A follower loses its disk under load.
+    Rejoin,
+    /// Bytes written to the disk by single writes, one per second.
+    Amplification,
 }
+
+/// The parts that run unless others are named.
+const USUAL_PARTS: [Part; 5] = [Part::Throughput, Part::Latency, Part::Idle, Part::Failover, Part::Size];
 
 /// Measures a cluster of three Keva nodes on this machine and prints a report.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bench.sh", version)]
 struct Options {
     /// Only these parts of the report
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = Part::value_variants().to_vec())]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = USUAL_PARTS)]
     only: Vec<Part>,
     /// Seconds per throughput and latency measurement
     #[arg(long, default_value_t = 10)]
@@ -53,6 +65,18 @@ struct Options {
     /// How often the leader is killed, and how often it is asked to stop
     #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// Overwrites of the growth part
+    #[arg(long, default_value_t = 1_000_000)]
+    overwrites: usize,
+    /// Keys that the growth part overwrites
+    #[arg(long, default_value_t = 1_000)]
+    overwritten_keys: usize,
+    /// Keys of the keys and rejoin parts
+    #[arg(long, default_value_t = 1_000_000)]
+    keys: usize,
+    /// Length of their values in bytes
+    #[arg(long, default_value_t = 100)]
+    key_value_bytes: usize,
     /// The nodes keep their data in a scratch directory in here; its file system is what is measured
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     directory: PathBuf,
@@ -75,6 +99,10 @@ fn main() {
             Part::Idle => scenarios::idle(&options),
             Part::Failover => scenarios::failover(&options),
             Part::Size => scenarios::size(&options),
+            Part::Growth => growth::growth(&options),
+            Part::Keys => growth::keys(&options),
+            Part::Rejoin => growth::rejoin(&options),
+            Part::Amplification => growth::amplification(&options),
         }
     }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

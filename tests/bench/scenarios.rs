@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Options;
 use super::disk::sync_times;
-use super::generator::{Kind, Outcome, Plan, percentile, run};
+use super::generator::{Keys, Kind, Outcome, Plan, percentile, run};
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::support::failover::{Farewell, describe, run_round};
 use super::support::node_process::NodeProcess;
@@ -86,6 +86,7 @@ pub fn throughput(options: &Options) {
                 nodes: nodes.clone(),
                 connections: options.connections,
                 kind,
+                keys: Keys::Own,
                 value_bytes: options.value_bytes,
                 duration: Duration::from_secs(options.seconds),
             };
@@ -140,6 +141,7 @@ pub fn latency(options: &Options) {
                 nodes: vec![cluster.client_address(*position)],
                 connections: 1,
                 kind: *kind,
+                keys: Keys::Own,
                 value_bytes: options.value_bytes,
                 duration: Duration::from_secs(options.seconds) / LATENCY_SLICES,
             };

@@ -19,6 +19,8 @@ pub struct Usage {
     pub dirtied_bytes: u64,
     /// Resident memory, in bytes. Not a total: the present size.
     pub memory_bytes: u64,
+    /// The part of it that is no mapped file, in bytes. Not a total either.
+    pub anonymous_bytes: u64,
 }
 
 impl Usage {
@@ -34,6 +36,7 @@ impl Usage {
             processor: Duration::from_millis(milliseconds),
             dirtied_bytes: field(&read(pid, "io"), "write_bytes:"),
             memory_bytes: field(&read(pid, "status"), "VmRSS:") << 10,
+            anonymous_bytes: field(&read(pid, "status"), "RssAnon:") << 10,
         }
     }
 }
@@ -47,6 +50,7 @@ impl Sub for Usage {
             processor: self.processor.saturating_sub(earlier.processor),
             dirtied_bytes: self.dirtied_bytes.saturating_sub(earlier.dirtied_bytes),
             memory_bytes: self.memory_bytes,
+            anonymous_bytes: self.anonymous_bytes,
         }
     }
 }
@@ -59,6 +63,13 @@ fn read(pid: u32, name: &str) -> String {
 fn field(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel names this field");
     line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+/// Bytes that the files in this directory take on the disk.
+pub fn directory_bytes(directory: &Path) -> u64 {
+    let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    // Some may be renamed or removed at this moment.
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
 }
 
 /// Bytes that were written so far to the block device under this directory, by whomever. `None` when the file system

@@ -3,8 +3,9 @@
 use keva::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
 use keva::net::frame::{FRAME_PREFIX_BYTES, FrameDecoder, FrameError, encode_frame};
 use keva::raft::entry::Entries;
-use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound};
-use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound, SnapshotOutcome};
+use keva::raft::storage::SnapshotMeta;
+use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
 use keva::util::rng::Rng;
 use keva::util::time::Millis;
 
@@ -20,7 +21,7 @@ const HEADER_COST_BYTES: usize = 8 << 10;
 fn message(rng: &mut Rng) -> Message {
     let id = EntryId::new(Term(rng.range(0, 300)), Index(rng.range(0, 70_000)));
     let index = id.index;
-    match rng.range(0, 12) {
+    match rng.range(0, 16) {
         0 => Message::PreVote { campaign_term: id.term, last: id },
         1 => Message::PreVoteResponse { campaign_term: id.term, granted: one_in(rng, 2) },
         2 => Message::RequestVote { last: id, transfer: one_in(rng, 2) },
@@ -34,11 +35,30 @@ fn message(rng: &mut Rng) -> Message {
         8 => Message::ReadIndexResponse { context: ReadContext(rng.next_u64()), index },
         9 => Message::TimeoutNow,
         10 => Message::Forward { payloads: (0..below(rng, 4)).map(|_| payload::valid(rng)).collect() },
+        11 => Message::Admission,
+        12 => Message::AdmissionResponse {
+            standing: Standing::Virgin,
+            is_empty: one_in(rng, 2),
+            commit_index: one_in(rng, 2).then_some(index),
+        },
+        13 => Message::InstallSnapshotResponse {
+            snapshot: snapshot(rng, id),
+            outcome: SnapshotOutcome::Receiving { next_offset: rng.range(0, 900) },
+        },
+        14 => Message::InstallSnapshot {
+            snapshot: snapshot(rng, id),
+            offset: rng.range(0, 900),
+            chunk: vec![7; below(rng, 300)],
+        },
         _ => {
             let entries = Entries::decode(entries::valid(rng)).expect("valid");
             Message::AppendEntries { prev: id, entries, commit_index: index }
         }
     }
+}
+
+fn snapshot(rng: &mut Rng, last: EntryId) -> SnapshotMeta {
+    SnapshotMeta { last, bytes: rng.range(0, 900), crc: 9 }
 }
 
 fn frame(rng: &mut Rng) -> Vec<u8> {
@@ -92,7 +112,12 @@ fn step_fresh_nodes(envelope: &Envelope) {
     let envelope = Envelope { from: NodeId(2), to: NodeId(1), ..envelope.clone() };
     for leads in [false, true] {
         // Only one node leads a term, so a message from a leader of this one's term would prove that all is lost.
-        if leads && matches!(envelope.message, Message::AppendEntries { .. } | Message::Heartbeat { .. }) {
+        if leads
+            && matches!(
+                envelope.message,
+                Message::AppendEntries { .. } | Message::Heartbeat { .. } | Message::InstallSnapshot { .. }
+            )
+        {
             continue;
         }
         let mut node = Lone::new(3, MemoryStorage::default());

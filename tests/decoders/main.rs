@@ -19,6 +19,7 @@ mod greeting;
 mod http;
 mod http_connection;
 mod payload;
+mod snapshot;
 mod storage;
 #[path = "../support/mod.rs"]
 mod support;

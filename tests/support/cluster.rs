@@ -246,6 +246,12 @@ impl Cluster {
         }
     }
 
+    /// Whether the node says that it is ready.
+    pub fn is_ready(&self, position: usize) -> bool {
+        let mut client = self.client(position).with_timeout(Duration::from_secs(5));
+        client.request("GET", "/readyz", &[], b"").is_ok_and(|answer| answer.status == 200)
+    }
+
     /// Waits until the running ones of these nodes agree on a leader among them, and returns its position.
     pub fn wait_leader(&mut self, among: &[usize]) -> usize {
         let deadline = Instant::now() + PATIENCE;

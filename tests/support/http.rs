@@ -6,11 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use keva::kv::command::{Command, Condition, Matcher};
-use keva::net::api::{Action, ClusterView, MemberView, NodeView, render, render_status};
+use keva::net::api::{Action, ClusterView, Health, MemberView, NodeView, render, render_status};
 use keva::net::client::{Call, ClientConnection, ClientContext, ClientLimits};
 use keva::net::http::response::Response;
-use keva::raft::types::{Index, NodeId, Term};
-use keva::replica::io::{Item, Outcome, ReplicaStatus, Reply, Request, RoleName, Ticket};
+use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::replica::io::{Item, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket};
 use keva::util::time::Millis;
 
 /// Longest value in these tests.
@@ -24,7 +24,7 @@ pub struct TestNode {
 }
 
 pub fn view() -> NodeView {
-    NodeView { node: "host1".into(), leader: Some("host2".into()) }
+    NodeView { node: "host1".into(), leader: Some("host2".into()), health: Health::default() }
 }
 
 pub fn reply(revision: u64, outcome: Outcome) -> Reply {
@@ -62,6 +62,12 @@ impl TestNode {
                     commit_index: Index(self.revision),
                     applied_index: Index(self.revision),
                     last_index: Index(self.revision),
+                    log_start: EntryId::default(),
+                    snapshot: None,
+                    snapshot_draft: None,
+                    standing: Standing::Voter,
+                    is_full: false,
+                    leader_is_full: false,
                     keys: self.items.len() as u64,
                     peers: Vec::new(),
                 };
@@ -116,6 +122,7 @@ pub fn context() -> Rc<ClientContext> {
 /// A connection, its node and everything it sent.
 pub struct Client {
     pub connection: ClientConnection,
+    pub context: Rc<ClientContext>,
     pub node: TestNode,
     pub now: Millis,
     pub sent: Vec<u8>,
@@ -126,8 +133,10 @@ pub struct Client {
 impl Client {
     pub fn new() -> Client {
         let now = Millis(1_000);
+        let context = context();
         Client {
-            connection: ClientConnection::new(now, context()),
+            connection: ClientConnection::new(now, Rc::clone(&context)),
+            context,
             node: TestNode::default(),
             now,
             sent: Vec::new(),

@@ -19,6 +19,7 @@ pub mod raft_story;
 pub mod raft_text;
 pub mod relay;
 pub mod sim_region;
+pub mod storage_driver;
 pub mod storage_fixture;
 pub mod witness;
 pub mod workload;

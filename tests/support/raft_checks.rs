@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext};
+use keva::raft::entry::Entry;
+use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, SnapshotOutcome};
 use keva::raft::raft::Raft;
 use keva::raft::storage::Storage;
-use keva::raft::types::{EntryId, Index, NodeId, Term};
+use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
 
-use super::memory_storage::MemoryStorage;
+use super::memory_storage::{MemoryStorage, snapshot_content};
 
 /// Remembers what a cluster has done, over crashes and restarts.
 #[derive(Default)]
@@ -26,6 +27,7 @@ impl Checks {
         for raft in nodes {
             self.check_leader(raft);
             self.check_committed(raft);
+            self.check_snapshot(raft);
         }
         for (position, left) in nodes.iter().enumerate() {
             nodes[position + 1..].iter().for_each(|right| check_log_matching(left, right));
@@ -41,6 +43,9 @@ impl Checks {
         // A leader that does not know yet that it was deposed may lack what later leaders have committed.
         for (index, (bytes, _)) in self.committed.iter().filter(|(_, (_, term))| *term < raft.term()) {
             assert!(*index <= raft.last_index(), "leader {} lacks the committed entry {index}", raft.id());
+            if *index <= raft.storage().log_start().index {
+                continue;
+            }
             let entry = raft.storage().entry(*index).expect("memory does not fail");
             assert_eq!(entry.bytes(), bytes, "leader {} has another entry at {index}", raft.id());
         }
@@ -56,6 +61,31 @@ impl Checks {
         }
     }
 
+    /// A snapshot covers only what is committed, and holds what it says. Every log goes on where one ends.
+    fn check_snapshot(&self, raft: &Raft<MemoryStorage>) {
+        let (id, disk) = (raft.id(), raft.storage());
+        let Some(snapshot) = disk.snapshot() else {
+            assert_eq!(disk.log_start(), EntryId::default(), "{id} lacks the beginning of its log");
+            return;
+        };
+        let last = snapshot.last;
+        assert!(
+            last.index <= raft.commit_index(),
+            "{id} has a snapshot up to {last}, which is not committed"
+        );
+        assert!(disk.log_start().index <= last.index, "{id}: a gap between snapshot and log");
+        assert!(disk.term(last.index) == Some(last.term), "{id} keeps a log that contradicts its snapshot");
+        if let Some((bytes, _)) = self.committed.get(&last.index) {
+            let committed = Entry::decode(bytes).expect("memory does not rot").id();
+            assert_eq!(last, committed, "{id} has a snapshot of another history");
+        }
+        let content = snapshot_content(last, Some(snapshot.bytes as usize));
+        assert!(
+            disk.snapshot_bytes() == Some(&content),
+            "{id}: the snapshot up to {last} has another content"
+        );
+    }
+
     /// A promise leaves: what it promises must be durable.
     pub fn check_promise(&mut self, disk: &MemoryStorage, envelope: &Envelope) {
         let Envelope { from, to, term, message } = envelope;
@@ -68,7 +98,15 @@ impl Checks {
             Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index } } => {
                 assert!(*match_index <= disk.durable_last_index(), "{from} acknowledged what it may lose");
             }
+            Message::InstallSnapshotResponse {
+                outcome: SnapshotOutcome::Installed { match_index }, ..
+            } => {
+                assert!(*match_index <= disk.durable_last_index(), "{from} acknowledged what it may lose");
+            }
             _ => {}
+        }
+        if let Message::RequestVote { .. } | Message::RequestVoteResponse { granted: true } = message {
+            assert_eq!(disk.durable_standing(), Standing::Voter, "{from} may have voted otherwise before");
         }
         assert!(
             !message.requires_sync() || durable.term >= *term,

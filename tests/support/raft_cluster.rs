@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use keva::raft::message::{Envelope, ReadContext};
 use keva::raft::raft::{Config, ProposeError, Raft, Synced};
-use keva::raft::storage::{Storage, StorageError};
+use keva::raft::storage::{Purpose, SnapshotProgress, Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
 use keva::util::time::Millis;
 
-use super::memory_storage::MemoryStorage;
+use super::memory_storage::{MemoryStorage, Space, snapshot_content};
 use super::raft_checks::Checks;
 use super::raft_text::{
     entry_bytes, envelope_text, hard_state_text, kind, log_text, parse_envelope, role_text, status_text,
@@ -48,6 +48,8 @@ struct Node {
     /// What was last noted about it.
     noted: Option<(RoleName, Term, Option<NodeId>)>,
     noted_commit: Index,
+    /// What a state machine would have applied.
+    applied: Index,
 }
 
 enum Process {
@@ -130,7 +132,13 @@ impl Cluster {
         for id in (1..=count).map(NodeId) {
             let disk = disks.remove(&id).unwrap_or_default();
             let process = Process::Crashed(disk);
-            let node = Node { config: config(id.0, count), process, noted: None, noted_commit: Index(0) };
+            let node = Node {
+                config: config(id.0, count),
+                process,
+                noted: None,
+                noted_commit: Index(0),
+                applied: Index(0),
+            };
             cluster.nodes.insert(id, node);
         }
         for id in started {
@@ -204,8 +212,13 @@ impl Cluster {
     pub fn sync(&mut self, id: NodeId) -> Result<(), StorageError> {
         let now = self.now;
         let raft = self.raft_mut(id);
-        let Synced { messages, committed, reads } = raft.sync(now)?;
+        let Synced { messages, committed, reads, restore } = raft.sync(now)?;
         assert_eq!(committed, raft.commit_index().min(raft.synced_index()), "applied before it is certain");
+        if let Some(snapshot) = restore {
+            assert_eq!(raft.storage().snapshot(), Some(snapshot), "restored from what is there");
+            self.note(format!("{id}: restored from the snapshot up to {}", snapshot.last));
+        }
+        self.apply(id, restore.map_or(Index(0), |snapshot| snapshot.last.index), committed);
         for envelope in messages {
             let Process::Running(raft) = &self.nodes[&id].process else { unreachable!("it just synced") };
             self.checks.check_promise(raft.storage(), &envelope);
@@ -219,6 +232,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// Applies entries without a gap.
+    fn apply(&mut self, id: NodeId, restored: Index, committed: Index) {
+        let log_start = self.raft(id).storage().log_start().index;
+        let node = self.nodes.get_mut(&id).expect("the node exists");
+        assert!(
+            restored == Index(0) || restored > node.applied,
+            "{id} has applied {} and must not go back to {restored}",
+            node.applied
+        );
+        node.applied = node.applied.max(restored);
+        assert!(committed >= node.applied, "{id} has applied {}, more than is committed", node.applied);
+        assert!(node.applied >= log_start, "{id} cannot apply what follows {}: it is gone", node.applied);
+        node.applied = committed;
+    }
+
     /// The part of a turn that follows the input: drain, sync, drain.
     pub fn turn(&mut self, id: NodeId) -> Result<(), StorageError> {
         self.drain(id)?;
@@ -230,7 +258,17 @@ impl Cluster {
 
     /// Proposes a command.
     pub fn propose(&mut self, id: NodeId, payload: &[u8]) -> Result<EntryId, ProposeError> {
-        let proposed = self.raft_mut(id).propose(payload)?;
+        self.propose_for(id, payload, Purpose::Growth)
+    }
+
+    /// Proposes a command for growth or upkeep.
+    pub fn propose_for(
+        &mut self,
+        id: NodeId,
+        payload: &[u8],
+        purpose: Purpose,
+    ) -> Result<EntryId, ProposeError> {
+        let proposed = self.raft_mut(id).propose(payload, purpose)?;
         self.after_step();
         Ok(proposed)
     }
@@ -266,6 +304,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("the node exists");
         let Process::Crashed(disk) = &node.process else { panic!("{id} runs already") };
         let raft = Raft::new(node.config.clone(), disk.clone(), now)?;
+        node.applied = raft.storage().snapshot().map_or(Index(0), |snapshot| snapshot.last.index);
         node.process = Process::Running(Box::new(raft));
         self.after_step();
         Ok(())
@@ -276,6 +315,51 @@ impl Cluster {
         self.nodes.get_mut(&id).expect("the node exists").process = Process::Crashed(disk);
     }
 
+    /// A node that is down gets a new, empty disk.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.replace_disk(id, MemoryStorage::virgin());
+    }
+
+    fn disk_mut(&mut self, id: NodeId) -> &mut MemoryStorage {
+        match &mut self.nodes.get_mut(&id).expect("the node exists").process {
+            Process::Running(raft) => raft.storage_mut(),
+            Process::Crashed(disk) => disk,
+        }
+    }
+
+    /// A node that is down finds a part of its log damaged: log and snapshot are set aside.
+    pub fn set_aside(&mut self, id: NodeId) {
+        let disk = self.disk_mut(id).clone().set_aside();
+        self.replace_disk(id, disk);
+    }
+
+    /// The node's disk has this much space from here on.
+    pub fn set_space(&mut self, id: NodeId, space: Option<Space>) {
+        self.disk_mut(id).space = space;
+    }
+
+    /// How many bytes of entries stay under the node's snapshots from here on.
+    pub fn set_margin(&mut self, id: NodeId, bytes: u64) {
+        self.disk_mut(id).margin_bytes = bytes;
+    }
+
+    /// The node takes a snapshot of what it has applied, of this size. Returns whether there was space.
+    pub fn take_snapshot(&mut self, id: NodeId, bytes: Option<usize>) -> Result<bool, StorageError> {
+        let applied = self.nodes[&id].applied;
+        let disk = self.disk_mut(id);
+        let last = EntryId::new(disk.term(applied).expect("applied entries have a term"), applied);
+        let content = snapshot_content(last, bytes);
+        if !disk.begin_snapshot(last, content.len() as u64)? {
+            return Ok(false);
+        }
+        disk.append_snapshot(&content)?;
+        let done = disk.finish_snapshot(None, usize::MAX)?;
+        assert!(matches!(done, SnapshotProgress::Done(_)), "memory does not rot");
+        self.note(format!("{id}: snapshot up to {last}"));
+        self.after_step();
+        Ok(true)
+    }
+
     /// The node makes its commit index durable.
     pub fn checkpoint(&mut self, id: NodeId) -> Result<(), StorageError> {
         self.raft_mut(id).checkpoint()
@@ -284,6 +368,20 @@ impl Cluster {
     /// The node learns that it has a new connection to the peer.
     pub fn connected(&mut self, id: NodeId, peer: NodeId) {
         self.raft_mut(id).handle_peer_connected(peer);
+    }
+
+    /// The node learns that the peer has another disk. What the peer said before is lost.
+    pub fn replaced(&mut self, id: NodeId, peer: NodeId) {
+        let now = self.now;
+        self.drop_messages(&Filter { to: vec![id], from: Some(peer), ..Filter::default() });
+        self.raft_mut(id).handle_peer_replaced(now, peer);
+    }
+
+    /// The node learns that the peer has an older copy of its disk. What the peer said before is lost.
+    pub fn rolled_back(&mut self, id: NodeId, peer: NodeId) {
+        let now = self.now;
+        self.drop_messages(&Filter { to: vec![id], from: Some(peer), ..Filter::default() });
+        self.raft_mut(id).handle_peer_rolled_back(now, peer);
     }
 
     /// The node learns that the peer's process has ended.

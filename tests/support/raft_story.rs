@@ -5,9 +5,10 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use keva::raft::raft::ProposeError;
-use keva::raft::types::{EntryId, HardState, Index, NodeId, Term};
+use keva::raft::storage::{Purpose, Storage};
+use keva::raft::types::{EntryId, HardState, Index, NodeId, Standing, Term};
 
-use super::memory_storage::MemoryStorage;
+use super::memory_storage::{MemoryStorage, Space};
 use super::raft_cluster::{Cluster, Filter, disk};
 use super::raft_text::{parse_envelope, parse_id, parse_node};
 
@@ -16,7 +17,8 @@ use super::raft_text::{parse_envelope, parse_id, parse_node};
 pub enum StoryCommand {
     /// Starts a cluster. With `leader`, that node has been elected in term 1 and everybody knows. With `only`, the
     /// other nodes are down, and the story speaks for them. A node's disk is given as the terms of its entries, and
-    /// optionally term=, vote=, commit= and snapshot=. Example: cluster nodes=3 n1="1 1 2 term=3 vote=2"
+    /// optionally term=, vote=, commit= and snapshot=, and virgin or recovering for a node that may not vote yet.
+    /// Example: cluster nodes=3 n1="1 1 2 term=3 vote=2" n2=virgin
     Cluster {
         #[arg(key)]
         nodes: u64,
@@ -38,6 +40,8 @@ pub enum StoryCommand {
     Run(u64),
     /// Proposes commands, in order. Example: propose 1 a=1 b=2
     Propose(u64, #[arg(key, many)] Vec<(String, String)>),
+    /// Proposes commands that may use the disk's reserve. Example: upkeep 1 a=1
+    Upkeep(u64, #[arg(key, many)] Vec<(String, String)>),
     /// Proposes a command of so many bytes. Example: propose_large 1 600000
     ProposeLarge(u64, usize),
     /// Proposes commands one by one, draining after each, so that each travels in a message of its own. Quiet.
@@ -111,6 +115,29 @@ pub enum StoryCommand {
     Restart(u64),
     /// The disk of a node that is down is exchanged; written as for cluster. Example: disk n2="1 1 term=2"
     Disk(#[arg(key, many)] BTreeMap<String, String>),
+    /// The disk of a node that is down is exchanged for one that was never used. Example: wipe 1
+    Wipe(u64),
+    /// A node that is down finds its log damaged: log and snapshot are set aside, the hard state stays. Example: damage 1
+    Damage(u64),
+    /// The nodes take a snapshot of what they have applied, of so many bytes, and cut the log but for so many bytes of
+    /// entries under it. Example: snapshot 1 2 size=300000 margin=64
+    Snapshot {
+        #[arg(pos, many, optional)]
+        nodes: Vec<u64>,
+        #[arg(key)]
+        size: Option<usize>,
+        #[arg(key)]
+        margin: Option<u64>,
+    },
+    /// The node's disk has room for so many bytes of entries and snapshots, the last ones only for upkeep. Without a
+    /// number there is room for everything. Example: space 1 bytes=200 reserve=64
+    Space {
+        node: u64,
+        #[arg(key)]
+        bytes: Option<u64>,
+        #[arg(key)]
+        reserve: Option<u64>,
+    },
     /// The node makes its commit index durable. Example: checkpoint 1
     Checkpoint(u64),
     /// Messages from one node to another are lost from here on. Example: cut from=1 to=2
@@ -128,6 +155,10 @@ pub enum StoryCommand {
     Connected(u64, u64),
     /// The first node learns that the second's process has ended. Example: lost 2 1
     Lost(u64, u64),
+    /// The first node learns that the second has another disk. What is on its way from it is lost. Example: replaced 1 2
+    Replaced(u64, u64),
+    /// The first node learns that the second has an older copy of its disk. Example: rolled_back 1 2
+    RolledBack(u64, u64),
     /// One line per node.
     Status(#[arg(pos, many, optional)] Vec<u64>),
     /// One line per log: what is known to be committed stands before the bar, `~` marks what is not durable.
@@ -182,6 +213,12 @@ fn run_command(
                 cluster.propose(NodeId(*id), format!("{key}={value}").as_bytes()).map_err(refusal)?;
             }
         }
+        StoryCommand::Upkeep(id, commands) => {
+            for (key, value) in commands {
+                let payload = format!("{key}={value}");
+                cluster.propose_for(NodeId(*id), payload.as_bytes(), Purpose::Upkeep).map_err(refusal)?;
+            }
+        }
         StoryCommand::ProposeLarge(id, bytes) => {
             cluster.propose(NodeId(*id), &vec![b'x'; *bytes]).map_err(refusal)?;
         }
@@ -209,16 +246,10 @@ fn run_command(
             cluster.stabilize(&ids)?;
         }
         StoryCommand::Step(text) => cluster.step(parse_envelope(text)?)?,
-        StoryCommand::Crash(id) => cluster.crash(NodeId(*id)),
-        StoryCommand::Restart(id) => cluster.restart(NodeId(*id))?,
-        StoryCommand::Disk(disks) => {
-            for (node, text) in disks {
-                cluster.replace_disk(parse_node(node)?, parse_disk(text)?);
-            }
-        }
-        StoryCommand::Checkpoint(id) => cluster.checkpoint(NodeId(*id))?,
         StoryCommand::Connected(id, peer) => cluster.connected(NodeId(*id), NodeId(*peer)),
         StoryCommand::Lost(id, peer) => cluster.lost(NodeId(*id), NodeId(*peer)),
+        StoryCommand::Replaced(id, peer) => cluster.replaced(NodeId(*id), NodeId(*peer)),
+        StoryCommand::RolledBack(id, peer) => cluster.rolled_back(NodeId(*id), NodeId(*peer)),
         StoryCommand::Status(ids) => {
             for id in nodes_or_all(cluster, ids) {
                 writeln!(output, "{}", cluster.status(id))?;
@@ -232,6 +263,40 @@ fn run_command(
         StoryCommand::Traffic => {
             for (kind, count) in cluster.take_traffic() {
                 writeln!(output, "{count} {kind}")?;
+            }
+        }
+        disk_or_network => run_disk_command(cluster, disk_or_network, output)?,
+    }
+    Ok(())
+}
+
+/// The commands about processes and their disks.
+fn run_disk_command(
+    cluster: &mut Cluster,
+    command: &StoryCommand,
+    output: &mut String,
+) -> Result<(), Box<dyn Error>> {
+    match command {
+        StoryCommand::Crash(id) => cluster.crash(NodeId(*id)),
+        StoryCommand::Restart(id) => cluster.restart(NodeId(*id))?,
+        StoryCommand::Disk(disks) => {
+            for (node, text) in disks {
+                cluster.replace_disk(parse_node(node)?, parse_disk(text)?);
+            }
+        }
+        StoryCommand::Wipe(id) => cluster.wipe(NodeId(*id)),
+        StoryCommand::Damage(id) => cluster.set_aside(NodeId(*id)),
+        StoryCommand::Checkpoint(id) => cluster.checkpoint(NodeId(*id))?,
+        StoryCommand::Space { node, bytes, reserve } => {
+            let space = bytes.map(|bytes| Space { bytes, reserve: reserve.unwrap_or(0) });
+            cluster.set_space(NodeId(*node), space);
+        }
+        StoryCommand::Snapshot { nodes, size, margin } => {
+            for id in nodes_or_all(cluster, nodes) {
+                cluster.set_margin(id, margin.unwrap_or(0));
+                if !cluster.take_snapshot(id, *size)? {
+                    writeln!(output, "{id}: no space for a snapshot")?;
+                }
             }
         }
         network => run_network_command(cluster, network, output)?,
@@ -309,6 +374,7 @@ fn refusal(error: ProposeError) -> String {
     match error {
         ProposeError::NotLeader => "not the leader".into(),
         ProposeError::Transferring => "leadership is being handed over".into(),
+        ProposeError::DiskFull => "the disk is full".into(),
         ProposeError::Storage(error) => error.to_string(),
     }
 }
@@ -339,12 +405,15 @@ fn start(
 /// A disk from the terms of its entries and `key=value` settings: `1 1 2 term=3 vote=2`, `snapshot=5@2 3 3`.
 fn parse_disk(text: &str) -> Result<MemoryStorage, Box<dyn Error>> {
     let (mut snapshot, mut terms, mut settings) = (EntryId::default(), Vec::new(), BTreeMap::new());
+    let mut standing = Standing::Voter;
     for word in text.split_whitespace() {
         match word.split_once('=') {
             Some(("snapshot", id)) => snapshot = parse_id(id)?,
             Some((key, value)) => {
                 settings.insert(key, value.parse::<u64>()?);
             }
+            None if word == "virgin" => standing = Standing::Virgin,
+            None if word == "recovering" => standing = Standing::Recovering,
             None => terms.push(Term(word.parse()?)),
         }
     }
@@ -358,6 +427,11 @@ fn parse_disk(text: &str) -> Result<MemoryStorage, Box<dyn Error>> {
     };
     match settings.first_key_value() {
         Some((unknown, _)) => Err(format!("a disk has no {unknown}").into()),
-        None => Ok(disk(snapshot, &ids, hard_state)),
+        None => {
+            let mut disk = disk(snapshot, &ids, hard_state);
+            disk.set_standing(standing)?;
+            disk.sync()?;
+            Ok(disk)
+        }
     }
 }

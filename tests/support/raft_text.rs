@@ -5,13 +5,16 @@
 //! n1@2 -> n3 AppendEntries prev=4@1 [5@2, 6@2 a=1] commit=4        an envelope: sender@term -> receiver, message
 //! 5@2                                                              an entry without payload
 //! 6@2 a=1                                                          an entry with its payload
+//! snapshot=5@2 size=16                                             a snapshot; crc= when it is not the usual content
 //! ```
 
 use keva::raft::entry::{Entries, Entry, EntryKind, encode_entry};
-use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound};
+use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound, SnapshotOutcome};
 use keva::raft::raft::Raft;
-use keva::raft::storage::Storage;
-use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
+use keva::raft::storage::{SnapshotMeta, Storage};
+use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Standing, Term};
+
+use super::memory_storage::{snapshot_content, snapshot_meta};
 
 /// Payloads longer than this are shown as their length.
 const PAYLOAD_SHOWN_MAX: usize = 32;
@@ -44,6 +47,10 @@ pub fn kind(message: &Message) -> &'static str {
         Message::AppendEntriesResponse { .. } => "AppendEntriesResponse",
         Message::Heartbeat { .. } => "Heartbeat",
         Message::HeartbeatResponse { .. } => "HeartbeatResponse",
+        Message::InstallSnapshot { .. } => "InstallSnapshot",
+        Message::InstallSnapshotResponse { .. } => "InstallSnapshotResponse",
+        Message::Admission => "Admission",
+        Message::AdmissionResponse { .. } => "AdmissionResponse",
         Message::ReadIndex { .. } => "ReadIndex",
         Message::ReadIndexResponse { .. } => "ReadIndexResponse",
         Message::TimeoutNow => "TimeoutNow",
@@ -74,18 +81,61 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { prev_index, hint } } => {
             format!(" reject={prev_index} hint={hint}")
         }
-        Message::Heartbeat { commit_index, round, is_full: _ } => {
-            format!(" commit={commit_index} round={}", round.0)
+        Message::Heartbeat { commit_index, round, is_full } => {
+            format!(" commit={commit_index} round={}{}", round.0, if *is_full { " full" } else { "" })
         }
-        Message::HeartbeatResponse { round, is_full: _ } => format!(" round={}", round.0),
+        Message::HeartbeatResponse { round, is_full } => {
+            format!(" round={}{}", round.0, if *is_full { " full" } else { "" })
+        }
         Message::ReadIndex { context } => format!(" context={}", context.0),
         Message::ReadIndexResponse { context, index } => format!(" context={} index={index}", context.0),
-        Message::InstallSnapshot { .. } | Message::InstallSnapshotResponse { .. } => todo!(),
-        Message::Admission | Message::AdmissionResponse { .. } => todo!(),
+        Message::InstallSnapshot { snapshot, offset, chunk } => {
+            let chunk = match chunk.as_slice() {
+                chunk if chunk.len() > PAYLOAD_SHOWN_MAX => format!("<{} bytes>", chunk.len()),
+                chunk => format!("[{}]", String::from_utf8_lossy(chunk)),
+            };
+            format!(" {} offset={offset} {chunk}", snapshot_text(snapshot))
+        }
+        Message::InstallSnapshotResponse { snapshot, outcome } => {
+            let outcome = match outcome {
+                SnapshotOutcome::Receiving { next_offset } => format!("receiving={next_offset}"),
+                SnapshotOutcome::Installed { match_index } => format!("match={match_index}"),
+                SnapshotOutcome::Refused => "refused".to_string(),
+            };
+            format!(" {} {outcome}", snapshot_text(snapshot))
+        }
+        Message::Admission => String::new(),
+        Message::AdmissionResponse { standing, is_empty, commit_index } => {
+            let empty = if *is_empty { " empty" } else { "" };
+            let commit = commit_index.map(|index| format!(" commit={index}")).unwrap_or_default();
+            format!(" {}{empty}{commit}", standing_text(*standing))
+        }
         Message::TimeoutNow => String::new(),
         Message::Forward { payloads } => format!(" payloads={}", payloads.len()),
     };
     format!("{from}@{term} -> {to} {}{fields}", kind(message))
+}
+
+fn snapshot_text(snapshot: &SnapshotMeta) -> String {
+    let SnapshotMeta { last, bytes, crc } = *snapshot;
+    let usual = usual_snapshot(last, bytes).crc;
+    let crc = if crc == usual { String::new() } else { format!(" crc={crc}") };
+    format!("snapshot={last} size={bytes}{crc}")
+}
+
+fn usual_snapshot(last: EntryId, bytes: u64) -> SnapshotMeta {
+    // A message may name any size; nobody needs the content of absurd ones.
+    let bytes_made = usize::try_from(bytes.min(1 << 24)).expect("small");
+    SnapshotMeta { bytes, ..snapshot_meta(last, &snapshot_content(last, Some(bytes_made))) }
+}
+
+/// `voter`, `virgin` or `recovering`.
+pub fn standing_text(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Voter => "voter",
+        Standing::Virgin => "virgin",
+        Standing::Recovering => "recovering",
+    }
 }
 
 /// What a node is: `leader, term 2`, `follower of n1, term 2`.
@@ -102,8 +152,18 @@ pub fn status_text<S: Storage>(raft: &Raft<S>) -> String {
     let (last, synced, commit) = (raft.last_index(), raft.synced_index(), raft.commit_index());
     let (id, role) = (raft.id(), role_text(raft));
     let mut line = format!("{id}: {role}, vote {vote}, last {last}, synced {synced}, commit {commit}");
+    if let Some(snapshot) = raft.storage().snapshot() {
+        line.push_str(&format!(", snapshot {}", snapshot.last));
+    }
+    if raft.standing() != Standing::Voter {
+        line.push_str(&format!(", {}", standing_text(raft.standing())));
+    }
     for (peer, progress) in raft.peers() {
-        let mode = if progress.is_replicating() { "replicate" } else { "probe" };
+        let mode = match (progress.is_replicating(), progress.is_sending_snapshot()) {
+            (true, _) => "replicate",
+            (_, true) => "snapshot",
+            _ => "probe",
+        };
         let paused = if progress.is_paused() { " paused" } else { "" };
         let (matched, next) = (progress.match_index(), progress.next_index());
         line.push_str(&format!("; {peer} match {matched} next {next} {mode}{paused}"));
@@ -128,7 +188,11 @@ pub fn log_text<S: Storage>(raft: &Raft<S>) -> String {
     let texts = |low: Index, high: Index| (low.0..=high.0).map(text).collect::<Vec<String>>().join(", ");
     let behind_commit = raft.commit_index().next().max(first);
     let (known, rest) = (texts(first, raft.commit_index()), texts(behind_commit, raft.last_index()));
-    format!("{}: {known} | {rest}", raft.id()).trim_end().to_string()
+    let start = match storage.log_start() {
+        EntryId { index: Index(0), .. } => String::new(),
+        start => format!("behind {start}: "),
+    };
+    format!("{}: {start}{known} | {rest}", raft.id()).trim_end().to_string()
 }
 
 /// The envelope that [`envelope_text`] prints like this.
@@ -172,10 +236,35 @@ fn parse_message(name: &str, fields: &Fields<'_>) -> Result<Message, String> {
         }
         "Heartbeat" => {
             let round = ReadRound(fields.number("round")?);
-            Message::Heartbeat { commit_index: Index(fields.number("commit")?), round, is_full: false }
+            let is_full = fields.has("full");
+            Message::Heartbeat { commit_index: Index(fields.number("commit")?), round, is_full }
         }
         "HeartbeatResponse" => {
-            Message::HeartbeatResponse { round: ReadRound(fields.number("round")?), is_full: false }
+            let round = ReadRound(fields.number("round")?);
+            Message::HeartbeatResponse { round, is_full: fields.has("full") }
+        }
+        "InstallSnapshot" => Message::InstallSnapshot {
+            snapshot: fields.snapshot()?,
+            offset: fields.number("offset")?,
+            chunk: fields.bracketed()?.as_bytes().to_vec(),
+        },
+        "InstallSnapshotResponse" => {
+            let outcome = match (fields.get("receiving"), fields.get("match")) {
+                (Some(offset), _) => SnapshotOutcome::Receiving { next_offset: number(offset)? },
+                (_, Some(index)) => SnapshotOutcome::Installed { match_index: Index(number(index)?) },
+                _ => SnapshotOutcome::Refused,
+            };
+            Message::InstallSnapshotResponse { snapshot: fields.snapshot()?, outcome }
+        }
+        "Admission" => Message::Admission,
+        "AdmissionResponse" => {
+            let all = [Standing::Voter, Standing::Virgin, Standing::Recovering];
+            let standing = all.into_iter().find(|standing| fields.has(standing_text(*standing)));
+            Message::AdmissionResponse {
+                standing: standing.ok_or("a standing is missing")?,
+                is_empty: fields.has("empty"),
+                commit_index: fields.get("commit").map(number).transpose()?.map(Index),
+            }
         }
         "ReadIndex" => Message::ReadIndex { context: ReadContext(fields.number("context")?) },
         "ReadIndexResponse" => {
@@ -213,9 +302,19 @@ impl Fields<'_> {
         parse_id(self.get(name).ok_or_else(|| format!("{name}= is missing"))?)
     }
 
-    fn entries(&self) -> Result<Entries, String> {
+    fn bracketed(&self) -> Result<&str, String> {
         let list = self.0.split_once('[').and_then(|(_, rest)| rest.rsplit_once(']'));
-        let (list, _) = list.ok_or("entries are written [5@2, 6@2 a=1]")?;
+        Ok(list.ok_or("entries are written [5@2, 6@2 a=1], and a snapshot's content is in brackets, too")?.0)
+    }
+
+    fn snapshot(&self) -> Result<SnapshotMeta, String> {
+        let usual = usual_snapshot(self.id("snapshot")?, self.number("size")?);
+        let crc = self.get("crc").map_or(Ok(u64::from(usual.crc)), number)?;
+        Ok(SnapshotMeta { crc: u32::try_from(crc).map_err(|error| error.to_string())?, ..usual })
+    }
+
+    fn entries(&self) -> Result<Entries, String> {
+        let list = self.bracketed()?;
         let mut bytes = Vec::new();
         for item in list.split(", ").filter(|item| !item.is_empty()) {
             let (id, payload) = item.split_once(' ').unwrap_or((item, ""));

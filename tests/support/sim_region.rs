@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use keva::storage::{Directory, Region};
+use keva::storage::{Directory, Region, Unreadable};
 
 /// The unit in which unsynced bytes survive or not.
 pub const BLOCK_BYTES: usize = 512;
@@ -27,7 +27,7 @@ pub struct Faults {
     /// The number of the sync (of a file or of names) that fails once. What it should have written stays in the cache
     /// and is never written: the disk's old bytes come back after a crash.
     pub sync_error_at: Option<u64>,
-    /// Bytes that may still be allocated; what removed files held comes back.
+    /// Bytes that may still be allocated. Files that are removed give theirs back.
     pub free_bytes: Option<usize>,
 }
 
@@ -72,6 +72,8 @@ struct File {
     rotted: u64,
     /// How many handles there are.
     handles: usize,
+    /// The disk cannot read what is at this byte.
+    unreadable: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -269,6 +271,13 @@ impl SimDisk {
         });
     }
 
+    /// A sector of a file fails: whoever opens the file to read it gets an error.
+    pub fn make_unreadable(&self, name: &str, offset: usize) {
+        let mut state = self.0.borrow_mut();
+        let id = state.names[name];
+        state.files.get_mut(&id).expect("a name has a file").unreadable = Some(offset);
+    }
+
     /// Bit rot: flips bits of a byte, on the disk and in the cache.
     pub fn flip(&self, name: &str, offset: usize, mask: u8) {
         self.rot(name, |file| {
@@ -302,11 +311,11 @@ impl State {
         (true, Ok(()))
     }
 
-    /// A file has lost a name.
-    fn free(&mut self, id: u64) {
-        let size = self.files.get(&id).map_or(0, |file| file.cached.len());
+    /// Gives the space of a file that is about to lose its name back.
+    fn free(&mut self, name: &str) {
+        let freed = self.names.get(name).map_or(0, |id| self.files[id].cached.len());
         if let Some(free) = &mut self.faults.free_bytes {
-            *free += size;
+            *free += freed;
         }
     }
 
@@ -385,8 +394,15 @@ impl Directory for SimDirectory {
 
     fn create(&mut self, name: &str, size: usize) -> io::Result<SimRegion> {
         let id = self.change(|state| {
+            state.free(name);
             if let Some(free) = &mut state.faults.free_bytes {
-                *free = free.checked_sub(size).ok_or(io::ErrorKind::StorageFull)?;
+                let Some(left) = free.checked_sub(size) else {
+                    if state.names.remove(name).is_some() {
+                        state.unsynced_names.push(NameChange::Remove(name.into()));
+                    }
+                    return Err(io::ErrorKind::StorageFull.into());
+                };
+                *free = left;
             }
             let id = state.next_file;
             state.next_file += 1;
@@ -402,6 +418,10 @@ impl Directory for SimDirectory {
         let (id, bytes) = {
             let state = self.0.0.borrow();
             let id = *state.names.get(name).ok_or_else(|| not_found(name))?;
+            if let Some(offset) = state.files[&id].unreadable {
+                const EIO: i32 = 5;
+                return Err(Unreadable::at(offset, io::Error::from_raw_os_error(EIO)));
+            }
             (id, state.files[&id].cached.clone())
         };
         Ok(SimRegion::new(&self.0, id, bytes))
@@ -415,9 +435,8 @@ impl Directory for SimDirectory {
         self.change(|state| {
             let id = state.names.remove(from).ok_or_else(|| not_found(from))?;
             state.reuses += u64::from(from.starts_with("seg-") && to.ends_with(".tmp"));
-            if let Some(replaced) = state.names.insert(to.into(), id) {
-                state.free(replaced);
-            }
+            state.free(to);
+            state.names.insert(to.into(), id);
             state.unsynced_names.push(NameChange::Rename(from.into(), to.into(), id));
             Ok(())
         })
@@ -425,8 +444,8 @@ impl Directory for SimDirectory {
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
         self.change(|state| {
-            let id = state.names.remove(name).ok_or_else(|| not_found(name))?;
-            state.free(id);
+            state.free(name);
+            state.names.remove(name).ok_or_else(|| not_found(name))?;
             state.unsynced_names.push(NameChange::Remove(name.into()));
             Ok(())
         })

@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
+use keva::limits::SNAPSHOT_CHUNK_BYTES;
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
-use keva::raft::storage::{Storage, StorageError};
+use keva::raft::storage::{SnapshotMeta, SnapshotProgress, Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, Term};
 use keva::storage::{Directory, LogStorage, Membership, RecoveryReport, StorageOptions};
 use keva::util::hash::fnv1a_64;
@@ -29,12 +30,24 @@ pub fn membership(identity: &str) -> Membership {
     }
 }
 
+/// Switches on the planted bug that `KEVA_MUTANT` names, in a build that has them.
+fn plant_bug() {
+    static PLANTED: std::sync::Once = std::sync::Once::new();
+    PLANTED.call_once(|| {
+        if let Ok(name) = std::env::var("KEVA_MUTANT") {
+            keva::util::mutation::select(&name);
+        }
+    });
+}
+
 /// Options of node `a` with small segments.
 pub fn options(seed: u64) -> StorageOptions {
+    plant_bug();
     StorageOptions {
         membership: membership("a"),
         segment_bytes: SMALL_SEGMENT_BYTES,
         log_margin_bytes: SMALL_MARGIN_BYTES,
+        repair: false,
         rng: Rng::new(seed),
     }
 }
@@ -82,13 +95,42 @@ pub fn set_term<D: Directory>(storage: &mut LogStorage<D>, term: u64) {
     storage.sync().unwrap();
 }
 
-/// Every entry as (term, payload), read and checked.
+/// Every entry behind the log's start as (term, payload), read and checked.
 pub fn contents<D: Directory>(storage: &LogStorage<D>) -> Vec<(u64, Vec<u8>)> {
-    (1..=storage.last_index().0)
+    (storage.log_start().index.0 + 1..=storage.last_index().0)
         .map(|index| {
             let entry = storage.entry(Index(index)).unwrap_or_else(|error| panic!("entry {index}: {error}"));
             assert_eq!(storage.term(Index(index)), Some(entry.term()), "entry {index}");
             (entry.term().0, entry.payload().to_vec())
         })
         .collect()
+}
+
+/// The newest snapshot: its last entry and its content, read and checked.
+pub fn snapshot_contents<D: Directory>(storage: &LogStorage<D>) -> Option<(EntryId, Vec<u8>)> {
+    let meta = storage.snapshot()?;
+    let mut content = Vec::new();
+    while (content.len() as u64) < meta.bytes {
+        let rest = usize::try_from(meta.bytes).unwrap() - content.len();
+        let part = storage.read_snapshot(content.len() as u64, rest.min(SNAPSHOT_CHUNK_BYTES));
+        content.extend_from_slice(part.unwrap_or_else(|error| panic!("snapshot: {error}")));
+    }
+    assert_eq!(crc32c::crc32c(&content), meta.crc);
+    Some((meta.last, content))
+}
+
+/// Writes a whole snapshot; `received` says that it came from a leader. Returns how it was finished.
+pub fn take_snapshot<D: Directory>(
+    storage: &mut LogStorage<D>,
+    last: EntryId,
+    content: &[u8],
+    received: bool,
+) -> Result<SnapshotProgress, StorageError> {
+    let bytes = content.len() as u64;
+    assert!(storage.begin_snapshot(last, bytes)?, "there is space");
+    for part in content.chunks(SNAPSHOT_CHUNK_BYTES) {
+        storage.append_snapshot(part)?;
+    }
+    let meta = SnapshotMeta { last, bytes, crc: crc32c::crc32c(content) };
+    storage.finish_snapshot(received.then_some(meta), usize::MAX)
 }

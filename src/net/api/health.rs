@@ -67,7 +67,9 @@ impl Health {
             Standing::Virgin => {
                 "not yet, its working directory is new and it waits until the other nodes have answered"
             }
-            Standing::Recovering => "not yet, a part of its data was damaged and is being fetched from the leader",
+            Standing::Recovering => {
+                "not yet, a part of its data was damaged and is being fetched from the leader"
+            }
         }
     }
 
@@ -75,7 +77,9 @@ impl Health {
         match (self.is_full, self.leader_is_full) {
             (false, false) => "has room",
             (true, false) => "full; make space on this node's disk",
-            (false, true) => "has room, but the leader's is full: writes that need space are refused with 507",
+            (false, true) => {
+                "has room, but the leader's is full: writes that need space are refused with 507"
+            }
             (true, true) => {
                 "full, and so is the leader's: writes that need space are refused with 507 until there is space"
             }

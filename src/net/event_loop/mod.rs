@@ -99,7 +99,7 @@ fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> 
     let mut listeners = setup.listeners;
     let replica = Replica::new(replica_config, setup.storage, now)?;
     let status = replica.status();
-    observer.look(&status);
+    observer.look(now, &status);
     client_context.names.set(observer.view());
     log::info!(
         "the log ends at {} in term {}, applied up to {}",

@@ -3,10 +3,12 @@
 use std::rc::Rc;
 
 use crate::config::NodeConfig;
+use crate::limits::RECOVERY_PROGRESS_MS;
 use crate::net::api::{Health, MemberView, NodeView};
 use crate::net::peer::Peers;
 use crate::raft::types::{NodeId, Term};
 use crate::replica::io::{ReplicaStatus, RoleName, Standing};
+use crate::util::time::Millis;
 
 /// What was seen at the last look.
 #[derive(Debug)]
@@ -16,6 +18,8 @@ pub(super) struct Observer {
     identities: Vec<(NodeId, Rc<str>)>,
     view: NodeView,
     seen: (RoleName, Term, Option<NodeId>),
+    /// When to say again how far the entries that were committed before the start are applied. `None`: they all are.
+    replay_told: Option<Millis>,
 }
 
 impl Observer {
@@ -30,7 +34,7 @@ impl Observer {
         let own = identities.iter().find(|(member, _)| *member == id).expect("this node is a member");
         let view = NodeView { node: Rc::clone(&own.1), leader: None, health: Health::default() };
         let seen = (RoleName::Follower, Term(0), None);
-        Observer { id, nodes: nodes.to_vec(), identities, view, seen }
+        Observer { id, nodes: nodes.to_vec(), identities, view, seen, replay_told: Some(Millis(0)) }
     }
 
     /// The names for the heads of answers.
@@ -41,12 +45,25 @@ impl Observer {
 
     /// Looks at the replica after something may have changed, and logs what did. Returns whether the names for the heads
     /// of answers have changed.
-    pub(super) fn look(&mut self, status: &ReplicaStatus) -> bool {
+    pub(super) fn look(&mut self, now: Millis, status: &ReplicaStatus) -> bool {
+        self.look_at_replay(now, status);
         let health = Health::of(status);
         let old = std::mem::replace(&mut self.view.health, health);
         log_standing(old.standing, health.standing);
         log_room(&old, &health);
         self.look_at_role(status)
+    }
+
+    /// A long log takes its time at the start.
+    fn look_at_replay(&mut self, now: Millis, status: &ReplicaStatus) {
+        let Some(told) = self.replay_told else { return };
+        let (applied, committed) = (status.applied_index, status.commit_index);
+        if applied >= committed {
+            self.replay_told = None;
+        } else if now - told >= RECOVERY_PROGRESS_MS {
+            self.replay_told = Some(now);
+            log::info!("applying the log: at entry {applied} of {committed}");
+        }
     }
 
     fn look_at_role(&mut self, status: &ReplicaStatus) -> bool {
@@ -102,7 +119,8 @@ impl Observer {
 fn log_standing(old: Standing, new: Standing) {
     match new {
         _ if old == new => {}
-        Standing::Voter => log::info!("this node votes and serves"),
+        // The protocol tells that.
+        Standing::Voter => {}
         Standing::Virgin => log::info!(
             "this node's working directory is new: it votes and serves as soon as the other nodes have said that nothing \
              depends on an earlier one"

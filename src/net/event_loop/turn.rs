@@ -203,7 +203,7 @@ impl<S: Storage> EventLoop<S> {
     /// 5 and 6: the turn's one durable point, and what it makes possible.
     fn sync(&mut self, now: Millis) -> Result<TurnOutput, StorageError> {
         let output = self.replica.sync(now)?;
-        if self.observer.look(&self.replica.status()) {
+        if self.observer.look(now, &self.replica.status()) {
             self.client_context.names.set(self.observer.view());
         }
         Ok(output)

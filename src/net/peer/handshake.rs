@@ -30,13 +30,8 @@ impl Peers {
     fn handle_hello(&mut self, now: Millis, key: Key, hello: &Hello) -> Result<(), LinkError> {
         self.identity.check(hello).map_err(LinkError::Unwanted)?;
         let life = hello.life();
-        let older = self.peer_mut(hello.from).incoming;
-        if let Some(older) = older {
-            if self.life_of(older).is_some_and(|known| known != life && !life.is_later_than(known)) {
-                return Err(LinkError::Unwanted(
-                    "a later process of the same node is connected already".into(),
-                ));
-            }
+        self.refuse_earlier(now, hello.from, life)?;
+        if let Some(older) = self.peer_mut(hello.from).incoming {
             // The newer link takes its place first: that the older one ends says nothing about the peer. What the older
             // one has brought and nobody has looked at is dropped with it. It may be the promise of a process whose disk
             // is gone, and must not be counted once a later process says what it has.
@@ -57,6 +52,22 @@ impl Peers {
         Ok(())
     }
 
+    /// When a peer's starts are counted back, either its greeting comes late, from a process that has ended, or an older
+    /// copy of its disk was put in place. Dialling it tells: only a process that lives answers. Until then it is not
+    /// heard, so that what it says never comes before the news of what became of its disk.
+    fn refuse_earlier(&mut self, now: Millis, id: NodeId, life: Life) -> Result<(), LinkError> {
+        let peer = self.peer_mut(id);
+        if peer.life.is_none_or(|known| known == life || life.is_later_than(known)) {
+            return Ok(());
+        }
+        if let Outgoing::Waiting(_) = peer.outgoing {
+            peer.outgoing = Outgoing::Waiting(now);
+        }
+        Err(LinkError::Unwanted(
+            "a later process of the same node was seen already; this node calls back".into(),
+        ))
+    }
+
     /// A peer that dials is there: no reason to wait any longer before dialling it, nor to trust a link to an earlier
     /// process of it.
     fn meet(&mut self, now: Millis, id: NodeId, life: Life) {
@@ -67,10 +78,7 @@ impl Peers {
             self.events.push(connected(id, life));
         }
         let peer = self.peer_mut(id);
-        // The greeting of an earlier process may arrive late. An answer to this node's own dialling cannot.
-        if is_later || peer.life.is_none() {
-            peer.life = Some(life);
-        }
+        peer.life = Some(life);
         if let Outgoing::Link(key) = outgoing {
             // A link that is still to be greeted may have been dialled before that process was there.
             let is_to_it = self.life_of(key).map_or(!is_later, |known| !life.is_later_than(known));

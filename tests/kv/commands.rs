@@ -1,4 +1,4 @@
-//! The state machine alone: conditions, repeated writes, hashes, and payloads made of any bytes.
+//! Conditions, repeated writes, hashes, and payloads made of any bytes.
 
 use keva::kv::command::{Command, CommandError, Condition, Matcher};
 use keva::kv::payload::{PayloadError, decode_payload, encode_payload};
@@ -10,28 +10,28 @@ use keva::limits::{
 use keva::raft::types::{Incarnation, Index, NodeId};
 use proptest::prelude::*;
 
-fn id(origin: u64, incarnation: u64, seq: u64) -> WriteId {
+pub(crate) fn id(origin: u64, incarnation: u64, seq: u64) -> WriteId {
     WriteId { origin: NodeId(origin), incarnation: Incarnation(incarnation), seq }
 }
 
-fn put(key: &str, value: &str) -> Command {
+pub(crate) fn put(key: &str, value: &str) -> Command {
     put_if(key, value, Condition::default())
 }
 
-fn put_if(key: &str, value: &str, condition: Condition) -> Command {
+pub(crate) fn put_if(key: &str, value: &str, condition: Condition) -> Command {
     Command::Put { key: key.into(), value: value.into(), content_type: None, condition }
 }
 
-fn delete(key: &str) -> Command {
+pub(crate) fn delete(key: &str) -> Command {
     Command::Delete { key: key.into(), condition: Condition::default() }
 }
 
-fn revisions(list: &[u64]) -> Option<Matcher> {
+pub(crate) fn revisions(list: &[u64]) -> Option<Matcher> {
     Some(Matcher::Revisions(list.iter().copied().map(Index).collect()))
 }
 
 /// Applies commands of one origin from index 1.
-fn applied(commands: Vec<Command>) -> Store {
+pub(crate) fn applied(commands: Vec<Command>) -> Store {
     let mut store = Store::default();
     for (command, index) in commands.into_iter().zip(1..) {
         let _ = store.apply(Index(index), id(1, 1, index), command);

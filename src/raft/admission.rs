@@ -1,0 +1,159 @@
+//! Nodes that may not vote yet: one that was started on an empty working directory, and one that lost a part of its
+//! data (see [`Standing`]).
+//!
+//! Such a node follows, stores and acknowledges like any other, because what it promises from here on it keeps. It
+//! neither votes nor campaigns, because it may have promised something before that it does not know any more: a vote,
+//! or entries that count as committed. It asks the others until their answers show that neither can do harm:
+//!
+//! - founding: with those who have nothing either it is a majority, so nothing can have been committed;
+//! - joining: everybody has answered, so that all terms are known in which it may have voted; and its log has
+//!   everything that the leader knew to be committed after it had come back.
+//!
+//! It never votes in a term that any answer has named. The leader must take no acknowledgement of the node's earlier
+//! life for one of the new life: see [`Raft::handle_peer_replaced`].
+
+use std::collections::BTreeMap;
+
+use crate::limits::ADMISSION_PAUSE_MS;
+use crate::raft::message::Message;
+use crate::raft::quorum::majority;
+use crate::raft::raft::Raft;
+use crate::raft::storage::{Storage, StorageError};
+use crate::raft::types::{Index, NodeId, Standing, Term};
+use crate::util::mutation::mutant;
+use crate::util::time::Millis;
+
+/// What a node that may not vote yet has heard since its process started.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Admission {
+    pub(super) answers: BTreeMap<NodeId, Answer>,
+    /// The last word of a leader: its term, and how far it had committed.
+    pub(super) leader_commit: Option<(Term, NodeId, Index)>,
+    /// When everybody is asked again.
+    pub(super) ask_deadline: Millis,
+}
+
+/// What one peer has said.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Answer {
+    /// The largest term that it named.
+    term: Term,
+    /// It has no entry and no snapshot.
+    is_empty: bool,
+}
+
+impl<S: Storage> Raft<S> {
+    /// What this node may promise.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.storage.standing()
+    }
+
+    /// Whether this node votes and campaigns.
+    pub(super) fn is_voter(&self) -> bool {
+        self.standing() == Standing::Voter || mutant("virgin-votes")
+    }
+
+    /// A node that is alone has nobody who could know of an earlier life.
+    pub(super) fn admit_lone_node(&mut self) -> Result<(), StorageError> {
+        if self.peers.is_empty() && self.standing() != Standing::Voter {
+            self.storage.set_standing(Standing::Voter)?;
+        }
+        Ok(())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.storage.last_index() == Index(0)
+    }
+
+    // ---- asking ---------------------------------------------------------------------------------
+
+    pub(super) fn maybe_ask_for_admission(&mut self, now: Millis) {
+        if self.standing() == Standing::Voter || now < self.admission.ask_deadline {
+            return;
+        }
+        self.admission.ask_deadline = now.after(ADMISSION_PAUSE_MS);
+        for peer in self.peers.clone().iter().copied() {
+            self.send(peer, Message::Admission);
+        }
+    }
+
+    pub(super) fn handle_admission_response(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        is_empty: bool,
+        commit_index: Option<Index>,
+    ) {
+        if self.standing() == Standing::Voter {
+            return;
+        }
+        let answer = self.admission.answers.entry(from).or_insert(Answer { term, is_empty });
+        *answer = Answer { term: answer.term.max(term), is_empty };
+        if let Some(index) = commit_index {
+            self.admission.leader_commit = Some((term, from, index));
+        }
+    }
+
+    /// After a sync: becomes a voter if what was heard, and what is durable, allows it. The new standing is durable
+    /// after the next sync, and no vote leaves before that.
+    pub(super) fn maybe_admit(&mut self, now: Millis) -> Result<(), StorageError> {
+        let standing = self.standing();
+        let is_admitted = match standing {
+            Standing::Voter => return Ok(()),
+            Standing::Virgin => self.may_found() || (self.has_heard_everybody() && self.has_caught_up()),
+            Standing::Recovering => self.has_caught_up(),
+        };
+        if !is_admitted {
+            return Ok(());
+        }
+        if standing == Standing::Virgin {
+            self.renounce_named_terms(now)?;
+        }
+        self.storage.set_standing(Standing::Voter)?;
+        self.admission = Admission::default();
+        log::info!("this node votes from here on");
+        if self.leader().is_none() {
+            self.hurry = Some(0);
+            self.reset_election_deadline(now);
+        }
+        Ok(())
+    }
+
+    fn may_found(&self) -> bool {
+        let empty = self.admission.answers.values().filter(|answer| answer.is_empty).count();
+        self.is_empty() && 1 + empty >= majority(self.config.voters.len())
+    }
+
+    fn has_heard_everybody(&self) -> bool {
+        self.peers.iter().all(|peer| self.admission.answers.contains_key(peer))
+    }
+
+    /// Whether everything that the leader of the current term had committed when it answered is durable here.
+    fn has_caught_up(&self) -> bool {
+        let Some((term, leader, commit_index)) = self.admission.leader_commit else { return false };
+        let mine = self.verified_index.min(self.synced_index);
+        let is_current = term == self.term() && self.leader() == Some(leader);
+        is_current && (mine >= commit_index || mutant("admitted-early"))
+    }
+
+    /// In an earlier life this node may have voted in any term that somebody has named. It uses these votes up.
+    fn renounce_named_terms(&mut self, now: Millis) -> Result<(), StorageError> {
+        let named = self.admission.answers.values().map(|answer| answer.term).max().unwrap_or_default();
+        if named > self.term() {
+            self.become_follower(now, named, None)?;
+        }
+        if named > Term(0) && named == self.term() && self.vote().is_none() {
+            self.set_hard_state(named, Some(self.config.id))?;
+        }
+        Ok(())
+    }
+
+    // ---- answering ------------------------------------------------------------------------------
+
+    pub(super) fn handle_admission(&mut self, from: NodeId) {
+        let commit_index = self.has_committed_in_term().then_some(self.commit_index);
+        let (standing, is_empty) = (self.standing(), self.is_empty());
+        self.send(from, Message::AdmissionResponse { standing, is_empty, commit_index });
+    }
+}

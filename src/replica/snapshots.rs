@@ -1,0 +1,239 @@
+//! When this node takes a snapshot of its own state, and how: in slices, beside everything else.
+//!
+//! ```text
+//!  nothing ──due──> writing ──all written──> reading back ──right──> nothing
+//!     ^                │                          │
+//!     └── the leader's snapshot took its place, ──┴── damaged ──> again, a little later
+//! ```
+//!
+//! One is due when the log behind the newest one has grown to a share of what a snapshot would have, or when the newest
+//! one is much larger than the data is by now. So the disk holds a bounded multiple of the data, and the work is a
+//! bounded multiple of what was written. It all depends on sizes only, and on no clock.
+
+use crate::kv::store::Store;
+use crate::limits::{
+    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES,
+    SNAPSHOT_SLICE_BYTES, SPARE_LOG_BYTES,
+};
+use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotProgress, Storage, StorageError};
+use crate::raft::types::EntryId;
+use crate::util::mutation::mutant;
+
+/// Snapshots that are on their way between this node and others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    /// A peer is being sent the newest one.
+    pub(crate) is_sending: bool,
+    /// A leader's is coming in.
+    pub(crate) is_receiving: bool,
+}
+
+/// The snapshots of one node.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    /// None is due before the log has this many bytes.
+    log_bytes_min: u64,
+    /// Bytes of entries applied that the newest snapshot does not cover.
+    applied_bytes: u64,
+    making: Option<Making>,
+    /// The log's bytes when the last try failed, until another one is worth it.
+    failed_at: Option<u64>,
+    /// Since the last try failed there was a pause.
+    paused: bool,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Making {
+    /// What this node wrote, to notice when it is not there any more.
+    draft: SnapshotDraft,
+    /// [`Snapshots::applied_bytes`] that it covers.
+    applied_bytes: u64,
+    /// The log's bytes at the last slice, and what was owed then.
+    log_bytes: u64,
+    owed: u64,
+    /// The log's bytes when the storage last did its own housekeeping.
+    log_bytes_at_house: u64,
+}
+
+impl Making {
+    fn owed(&self, log_bytes: u64) -> u64 {
+        let grown = log_bytes.saturating_sub(self.log_bytes);
+        self.owed.saturating_add(grown.saturating_mul(SNAPSHOT_BYTES_PER_LOG_BYTE as u64))
+    }
+
+    fn pay(&mut self, log_bytes: u64, budget: usize) {
+        self.owed = self.owed(log_bytes).saturating_sub(budget as u64);
+        self.log_bytes = log_bytes;
+    }
+}
+
+impl Snapshots {
+    /// `log_bytes_min`: no snapshot is due before the log has this many bytes.
+    pub(crate) fn new(log_bytes_min: u64) -> Snapshots {
+        Snapshots {
+            log_bytes_min,
+            applied_bytes: 0,
+            making: None,
+            failed_at: None,
+            paused: false,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// An entry of this size was applied.
+    pub(crate) fn on_applied(&mut self, bytes: usize) {
+        self.applied_bytes += bytes as u64;
+    }
+
+    /// The state was read from the newest snapshot.
+    pub(crate) fn on_restored(&mut self) {
+        *self = Snapshots::new(self.log_bytes_min);
+    }
+
+    /// Bytes of work that are owed because the log grew.
+    pub(crate) fn debt(&self, store: &Store, storage: &impl Storage, traffic: Traffic) -> usize {
+        let log_bytes = storage.log_bytes();
+        match &self.making {
+            Some(making) => usize::try_from(making.owed(log_bytes)).unwrap_or(usize::MAX),
+            None if self.may_try(log_bytes) && self.is_due(store, storage, traffic) => SNAPSHOT_SLICE_BYTES,
+            None => 0,
+        }
+    }
+
+    /// Does about `budget` bytes of work, then or instead the storage's own housekeeping.
+    pub(crate) fn keep_house<S: Storage>(
+        &mut self,
+        store: &mut Store,
+        storage: &mut S,
+        traffic: Traffic,
+        budget: usize,
+    ) -> Result<Housekeeping, StorageError> {
+        self.forget_lost(store, storage, traffic);
+        if self.making.is_none() {
+            let may_try = std::mem::take(&mut self.paused) || self.may_try(storage.log_bytes());
+            if may_try && self.is_due(store, storage, traffic) {
+                self.begin(store, storage)?;
+            }
+        }
+        if let Some(making) = &mut self.making {
+            making.pay(storage.log_bytes(), budget);
+            maybe_prepare_space(making, storage)?;
+            self.do_slice(store, storage, budget)?;
+            return Ok(Housekeeping::More);
+        }
+        let left = storage.keep_house(budget)?;
+        if self.failed_at.is_some() && left != Housekeeping::More {
+            self.paused = true;
+            return Ok(Housekeeping::Later);
+        }
+        Ok(left)
+    }
+
+    /// The leader's snapshot has taken the place of this node's draft.
+    fn forget_lost(&mut self, store: &mut Store, storage: &impl Storage, traffic: Traffic) {
+        let draft = storage.snapshot_draft();
+        let is_lost = |making: &mut Making| traffic.is_receiving || draft != Some(making.draft);
+        if self.making.take_if(is_lost).is_some() {
+            store.abandon_snapshot();
+        }
+    }
+
+    fn may_try(&self, log_bytes: u64) -> bool {
+        self.failed_at.is_none_or(|failed_at| log_bytes >= failed_at.saturating_add(SNAPSHOT_RETRY_LOG_BYTES))
+    }
+
+    fn is_due(&self, store: &Store, storage: &impl Storage, traffic: Traffic) -> bool {
+        let newest = storage.snapshot().unwrap_or_default();
+        if traffic.is_receiving || store.applied_index() <= newest.last.index {
+            return false;
+        }
+        let bytes = store.snapshot_bytes();
+        let share = self.log_bytes_min.max(bytes / SNAPSHOT_DATA_BYTES_PER_LOG_BYTE);
+        // A peer that is being sent the newest one would have to start over. It has the right of way, but not forever.
+        let patience = if traffic.is_sending { share / 2 } else { 0 };
+        // The log may also hold much that is not committed. A snapshot that covers next to nothing is no help.
+        let is_long =
+            storage.log_bytes() >= share.saturating_add(patience) && self.applied_bytes >= share / 4;
+        let is_oversized = newest.bytes > (bytes + bytes / 2).saturating_add(self.log_bytes_min);
+        is_long || (is_oversized && !traffic.is_sending)
+    }
+
+    fn begin<S: Storage>(&mut self, store: &mut Store, storage: &mut S) -> Result<(), StorageError> {
+        let mut index = store.applied_index();
+        if mutant("snapshot-beyond-applied") {
+            index = storage.last_index();
+        }
+        let term = storage.term(index).expect("what is applied last is in the log, or right before it");
+        let (last, bytes) = (EntryId::new(term, index), store.snapshot_bytes());
+        if !storage.begin_snapshot(last, bytes)? {
+            if self.failed_at.is_none() {
+                log::warn!("the disk has no space for a snapshot of {bytes} bytes; the log goes on growing");
+            }
+            self.failed_at = Some(storage.log_bytes());
+            return Ok(());
+        }
+        store.begin_snapshot();
+        log::debug!("taking a snapshot of everything up to {last}, {bytes} bytes");
+        self.failed_at = None;
+        self.making = Some(Making {
+            draft: SnapshotDraft { last, bytes, written: 0 },
+            applied_bytes: self.applied_bytes,
+            log_bytes: storage.log_bytes(),
+            owed: 0,
+            log_bytes_at_house: storage.log_bytes(),
+        });
+        Ok(())
+    }
+
+    fn do_slice<S: Storage>(
+        &mut self,
+        store: &mut Store,
+        storage: &mut S,
+        budget: usize,
+    ) -> Result<(), StorageError> {
+        let making = self.making.as_mut().expect("one is in the making");
+        if store.snapshot_index().is_some() {
+            self.buffer.clear();
+            store.write_snapshot(&mut self.buffer, budget);
+            storage.append_snapshot(&self.buffer)?;
+            making.draft.written += self.buffer.len() as u64;
+            // One large item must not hold its memory for good.
+            self.buffer.shrink_to(2 * SNAPSHOT_SLICE_BYTES);
+            return Ok(());
+        }
+        match storage.finish_snapshot(None, budget)? {
+            SnapshotProgress::More => return Ok(()),
+            SnapshotProgress::Done(meta) => {
+                self.applied_bytes -= making.applied_bytes;
+                log::info!(
+                    "took a snapshot of everything up to {}, {} bytes; the log begins behind {}",
+                    meta.last,
+                    meta.bytes,
+                    storage.log_start()
+                );
+            }
+            SnapshotProgress::Damaged => {
+                log::error!(
+                    "the snapshot of everything up to {} was written, and reading it back gave something else: the \
+                     disk is not to be trusted. The snapshot before it and the log stay; another try follows",
+                    making.draft.last
+                );
+                self.failed_at = Some(storage.log_bytes());
+            }
+        }
+        self.making = None;
+        Ok(())
+    }
+}
+
+/// While the snapshot takes all the time there is, the log's next file must not be forgotten: bytes for bytes of the
+/// log.
+fn maybe_prepare_space<S: Storage>(making: &mut Making, storage: &mut S) -> Result<(), StorageError> {
+    let log_bytes = storage.log_bytes();
+    if log_bytes.saturating_sub(making.log_bytes_at_house) >= SPARE_LOG_BYTES as u64 {
+        making.log_bytes_at_house = log_bytes;
+        storage.keep_house(2 * SPARE_LOG_BYTES)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! A node's snapshots: the newest whole one, the draft of the next, and the file that the next draft goes into.
+//!
+//! When a snapshot is replaced, its file stays as the reserve of the next draft, under the name of a temporary file: so
+//! there is space for a snapshot even when the disk is full, and the file system need not free and allocate it.
+
+use std::io;
+
+use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_SLACK_BYTES};
+use crate::raft::storage::{SnapshotDraft, SnapshotMeta, StorageError};
+use crate::raft::types::EntryId;
+use crate::storage::directory::{Directory, io_error, publish};
+use crate::storage::region::Region;
+use crate::storage::snapshot::{SnapshotFile, snapshot_file_bytes, snapshot_name};
+use crate::storage::snapshot_draft::{Draft, DraftCheck, SNAPSHOT_TEMPORARY};
+use crate::storage::spare::is_full;
+use crate::storage::stamp::Owner;
+
+/// The snapshots. At most one of draft and reserve is there: both are the file [`SNAPSHOT_TEMPORARY`].
+#[derive(Debug)]
+pub(crate) struct Snapshots<R> {
+    newest: Option<SnapshotFile<R>>,
+    draft: Option<Draft<R>>,
+    reserve: Option<R>,
+}
+
+/// The size of the file for a content of `bytes`: a bit more than needed, so that it serves again when there is a bit
+/// more data.
+fn roomy(bytes: u64) -> usize {
+    let needed = snapshot_file_bytes(bytes);
+    needed + needed / 16
+}
+
+/// Whether a file of `size` is right for a content of `bytes`: large enough, and no waste of space.
+fn fits(size: usize, bytes: u64) -> bool {
+    let needed = snapshot_file_bytes(bytes);
+    (needed..=needed + needed / 4 + SNAPSHOT_SLACK_BYTES).contains(&size)
+}
+
+impl<R: Region> Snapshots<R> {
+    /// Only what recovery found. The reserve is taken if it is of use, else removed.
+    pub(crate) fn new<D: Directory<Region = R>>(
+        directory: &mut D,
+        newest: Option<SnapshotFile<R>>,
+        has_temporary: bool,
+    ) -> Result<Snapshots<R>, StorageError> {
+        let mut snapshots = Snapshots { newest, draft: None, reserve: None };
+        if has_temporary {
+            let path = directory.path(SNAPSHOT_TEMPORARY);
+            let region = directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?;
+            snapshots.keep(directory, region)?;
+        }
+        Ok(snapshots)
+    }
+
+    pub(crate) fn meta(&self) -> Option<SnapshotMeta> {
+        self.newest.as_ref().map(SnapshotFile::meta)
+    }
+
+    /// The last entry that the newest snapshot covers, `0@0` without one.
+    pub(crate) fn last(&self) -> EntryId {
+        self.meta().map_or(EntryId::default(), |meta| meta.last)
+    }
+
+    pub(crate) fn draft(&self) -> Option<SnapshotDraft> {
+        self.draft.as_ref().map(Draft::state)
+    }
+
+    /// A checked part of the newest snapshot.
+    ///
+    /// # Panics
+    /// When there is no such part.
+    pub(crate) fn read(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
+        self.newest.as_ref().expect("only a node with a snapshot is asked for it").read(offset, len)
+    }
+
+    /// Begins a draft. `false`: there is no space for it.
+    pub(crate) fn begin<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        last: EntryId,
+        bytes: u64,
+    ) -> Result<bool, StorageError> {
+        assert!(
+            bytes > 0 && last.index > self.last().index,
+            "a snapshot is not empty, and newer than the last"
+        );
+        if let Some(draft) = self.draft.take() {
+            self.reserve = Some(draft.into_region());
+        }
+        if bytes > SNAPSHOT_BYTES_MAX {
+            return Ok(false);
+        }
+        if !self.reserve.as_ref().is_some_and(|reserve| fits(reserve.size(), bytes)) {
+            self.remove_reserve(directory)?;
+            self.reserve = create(directory, bytes)?;
+        }
+        self.draft = self.reserve.take().map(|region| Draft::new(region, last, bytes));
+        Ok(self.draft.is_some())
+    }
+
+    /// Writes the next part of the draft.
+    pub(crate) fn append<D: Directory>(&mut self, directory: &D, bytes: &[u8]) -> Result<(), StorageError> {
+        let draft = self.draft.as_mut().expect("a part of a snapshot follows its beginning");
+        draft.append(bytes).map_err(io_error("write", directory.path(SNAPSHOT_TEMPORARY)))
+    }
+
+    /// Checks the whole draft, about `budget` bytes; `expected` is what others say of it.
+    pub(crate) fn check<D: Directory>(
+        &mut self,
+        directory: &D,
+        owner: Owner,
+        expected: Option<SnapshotMeta>,
+        budget: usize,
+    ) -> Result<DraftCheck, StorageError> {
+        let draft = self.draft.as_mut().expect("a snapshot is finished after its beginning");
+        if expected.is_some_and(|expected| expected != draft.meta()) {
+            return Ok(DraftCheck::Damaged);
+        }
+        draft.check(owner, budget).map_err(io_error("write or read", directory.path(SNAPSHOT_TEMPORARY)))
+    }
+
+    /// What the draft will be once it is published.
+    pub(crate) fn draft_meta(&self) -> SnapshotMeta {
+        self.draft.as_ref().expect("there is a draft").meta()
+    }
+
+    /// Makes the draft, which was checked, the newest snapshot, durably, and returns the one before.
+    pub(crate) fn publish<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+    ) -> Result<Option<SnapshotFile<R>>, StorageError> {
+        let draft = self.draft.take().expect("a checked draft is there");
+        let meta = draft.meta();
+        let name = snapshot_name(meta.last);
+        let mut region = draft.into_region();
+        publish(directory, &mut region, SNAPSHOT_TEMPORARY, &name)?;
+        region.seal();
+        let path = directory.path(&name);
+        Ok(self.newest.replace(SnapshotFile::new(meta, region, path)))
+    }
+
+    /// Takes a snapshot out of use. The names must be synced before the next draft begins.
+    pub(crate) fn retire<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        last: EntryId,
+        size: usize,
+    ) -> Result<(), StorageError> {
+        let name = snapshot_name(last);
+        let path = directory.path(&name);
+        if self.draft.is_some() || self.reserve.is_some() || !self.is_useful(size) {
+            return directory.remove(&name).map_err(io_error("remove", path));
+        }
+        directory.rename(&name, SNAPSHOT_TEMPORARY).map_err(io_error("rename", path))?;
+        let path = directory.path(SNAPSHOT_TEMPORARY);
+        self.reserve = Some(directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?);
+        Ok(())
+    }
+
+    /// Forgets the draft. Its file stays as the reserve, if it is of use.
+    pub(crate) fn drop_draft<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+    ) -> Result<(), StorageError> {
+        match self.draft.take() {
+            Some(draft) => self.keep(directory, draft.into_region()),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the temporary file as the reserve, or removes it.
+    fn keep<D: Directory<Region = R>>(&mut self, directory: &mut D, region: R) -> Result<(), StorageError> {
+        let is_useful = self.is_useful(region.size());
+        self.reserve = Some(region);
+        if is_useful { Ok(()) } else { self.remove_reserve(directory) }
+    }
+
+    /// Whether a file of `size` is likely to be right for the next draft.
+    fn is_useful(&self, size: usize) -> bool {
+        self.meta().is_some_and(|meta| fits(size, meta.bytes))
+    }
+
+    fn remove_reserve<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        if self.reserve.take().is_some() {
+            let path = directory.path(SNAPSHOT_TEMPORARY);
+            directory.remove(SNAPSHOT_TEMPORARY).map_err(io_error("remove", path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a file for a content of `bytes`: a roomy one, or else one that is just large enough, or none.
+fn create<D: Directory>(directory: &mut D, bytes: u64) -> Result<Option<D::Region>, StorageError> {
+    for size in [roomy(bytes), snapshot_file_bytes(bytes)] {
+        match directory.create(SNAPSHOT_TEMPORARY, size) {
+            Ok(region) => return Ok(Some(region)),
+            Err(error) if is_full(&error) || error.kind() == io::ErrorKind::FileTooLarge => {}
+            Err(error) => return Err(io_error("create", directory.path(SNAPSHOT_TEMPORARY))(error)),
+        }
+    }
+    Ok(None)
+}
