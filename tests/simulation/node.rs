@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use fastrand::Rng;
 use keva::limits::{HOUSEKEEPING_PAUSE_MS, SNAPSHOT_DEBT_BYTES_MAX};
-use keva::net::api::NodeView;
+use keva::net::api::{Health, NodeView};
 use keva::net::peer::greeting::Identity;
 use keva::raft::message::Envelope;
-use keva::raft::storage::{Housekeeping, Storage, StorageError};
+use keva::raft::storage::{Housekeeping, StorageError};
 use keva::raft::types::NodeId;
 use keva::replica::io::TurnOutput;
 use keva::replica::replica::{Replica, ReplicaConfig};
@@ -125,6 +125,8 @@ pub(crate) struct Node {
     pub(crate) die_at_send: Option<u32>,
     /// Its disk will be damaged in this way when the process starts the next time.
     pub(crate) rot: Option<Class>,
+    /// How it was damaged last.
+    pub(crate) rotted_by: Option<Class>,
     /// Its disk is damaged so that it refuses to start. Somebody will empty it.
     pub(crate) has_refused: bool,
     pub(crate) starts: u64,
@@ -157,6 +159,7 @@ impl Node {
             pause: None,
             die_at_send: None,
             rot: None,
+            rotted_by: None,
             has_refused: false,
             starts: 0,
             is_disk_full: false,
@@ -217,7 +220,7 @@ impl Node {
             now: local,
             messages: Vec::new(),
             output: TurnOutput::default(),
-            view: NodeView { node: Rc::clone(&names[self.index].1), leader: None },
+            view: NodeView { node: Rc::clone(&names[self.index].1), leader: None, health: Health::default() },
             names,
             house_after: None,
             house_last: local,

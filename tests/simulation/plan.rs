@@ -356,11 +356,6 @@ impl Plan {
     pub(crate) fn unit(&self) -> u64 {
         self.election_ms * 1000
     }
-
-    /// How many nodes may fail for good.
-    pub(crate) fn minority(&self) -> usize {
-        (self.nodes - 1) / 2
-    }
 }
 
 impl fmt::Display for Plan {

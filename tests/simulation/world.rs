@@ -367,6 +367,7 @@ impl World {
             return;
         }
         self.env.checks.on_harm(node, Harm::Rotten, disk);
+        host.rotted_by = Some(kind);
         match kind {
             Class::Misdirect => self.faults.misdirect(disk),
             _ => self.faults.rot_disk(disk),
@@ -390,6 +391,7 @@ impl World {
         let raft = self.nodes[node].process.as_ref().expect("just started").replica.raft();
         let (standing, has_snapshot) = (raft.standing(), raft.storage().snapshot().is_some());
         let was_rotten = env.checks.atlas.harm(node) == Some(Harm::Rotten);
+        let is_misplaced = self.nodes[node].rotted_by == Some(Class::Misdirect);
         let rare = [
             (report.torn.is_some(), Mark::TornTailCut),
             (report.hard_state.is_some_and(|case| case.contains("only")), Mark::SlotLost),
@@ -398,8 +400,10 @@ impl World {
             (report.clean, Mark::RecoveryClean),
             (report.first_start && self.nodes[node].starts > 1, Mark::StartCutShort),
             (self.nodes[node].is_disk_full && !report.first_start, Mark::FullRestart),
-            (was_rotten && standing == Standing::Voter, Mark::RotHarmless),
-            (was_rotten && standing != Standing::Voter, Mark::DamageSetAside),
+            (was_rotten && standing == Standing::Voter && !is_misplaced, Mark::RotHarmless),
+            (was_rotten && standing == Standing::Voter && is_misplaced, Mark::MisplacedHarmless),
+            (was_rotten && standing != Standing::Voter && !is_misplaced, Mark::DamageSetAside),
+            (was_rotten && standing != Standing::Voter && is_misplaced, Mark::MisplacedSetAside),
             (has_snapshot, Mark::RestoredFromSnapshot),
         ];
         for (_, mark) in rare.into_iter().filter(|(happened, _)| *happened) {
@@ -431,13 +435,14 @@ impl World {
     fn calm_down(&mut self) -> Vec<usize> {
         let mut rng = stream(self.env.plan.seed, 4);
         let mut core: Vec<usize> = (0..self.nodes.len()).collect();
-        // A disk that was harmed may need all others.
-        if rng.bool() {
-            core.retain(|node| self.env.checks.atlas.is_sound(*node));
-            rng.shuffle(&mut core);
-            let least = self.nodes.len() / 2 + 1;
-            core.truncate(rng.usize(least..=core.len()));
-        } else if !core.iter().all(|node| self.env.checks.atlas.is_sound(*node)) {
+        // A node that may not vote yet may need all others.
+        let (least, atlas) = (self.nodes.len() / 2 + 1, &self.env.checks.atlas);
+        let mut whole: Vec<usize> = core.iter().copied().filter(|node| atlas.is_whole(*node)).collect();
+        if rng.bool() && whole.len() >= least {
+            rng.shuffle(&mut whole);
+            whole.truncate(rng.usize(least..=whole.len()));
+            core = whole;
+        } else if whole.len() < core.len() {
             self.env.mark(Mark::AllRecover);
         }
         core.sort_unstable();

@@ -72,6 +72,11 @@ impl Atlas {
         self.disks[node].harm.is_none()
     }
 
+    /// Whether a node has a sound disk and votes.
+    pub(crate) fn is_whole(&self, node: usize) -> bool {
+        self.is_sound(node) && self.disks[node].standing == Standing::Voter
+    }
+
     /// Whether the others can do without this node's disk: a majority of all nodes have sound disks with something on
     /// them, and vote.
     pub(crate) fn may_harm(&self, node: usize, views: &[DurableView]) -> bool {
