@@ -10,7 +10,8 @@ usage() {
 Usage: scripts/check.sh [OPTIONS]
 
 Runs every check and stops at the first that fails: formatting, shell scripts, lints, documentation,
-all tests, a small model of the protocol, the release build and a cluster of three nodes made with it.
+all tests, a small model of the protocol, planted bugs that the simulator must find, the release build and
+a cluster of three nodes made with it.
 
 Options:
   --fast      only formatting, shell scripts, lints and tests
@@ -20,7 +21,7 @@ EOF
 
 # Each stage is a function named check_STAGE.
 readonly FAST_STAGES=(format scripts lints tests)
-readonly ALL_STAGES=(format scripts lints documentation tests model release demo)
+readonly ALL_STAGES=(format scripts lints documentation tests model mutants release demo)
 
 check_format() {
     cargo fmt --check
@@ -63,6 +64,10 @@ check_tests() {
 
 check_model() {
     scripts/model.sh --short
+}
+
+check_mutants() {
+    scripts/mutants.sh
 }
 
 check_release() {

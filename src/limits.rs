@@ -295,8 +295,6 @@ const _: () = assert!(
     2 * SPARE_LOG_BYTES <= SPARE_BYTES_PER_TURN && SPARE_LOG_BYTES < SEGMENT_BYTES_MIN,
     "the next file is ready before it is needed, in slices that are short"
 );
-const _: () =
-    assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =
     assert!(PEER_SEND_BYTES_MAX >= 2 * FRAME_BYTES_MAX, "a large frame must not reset its own link");

@@ -6,7 +6,7 @@ mod support;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use support::cluster::{Cluster, ClusterOptions, PATIENCE, report, wait_for};
 use support::failover::wait_acknowledged;
@@ -124,6 +124,52 @@ fn failed_sync_ends_the_node_before_its_next_word() {
             assert_all_there(&mut client, &seen.acknowledged);
             assert_none_there(&mut client, &seen.mishaps);
         }
+    }
+}
+
+// ---- a new working directory --------------------------------------------------------------------------------------
+
+// F11: a directory whose name is not durable takes everything in it away with the next power cut.
+#[test]
+fn new_directories_have_durable_names_before_the_node_is_ready() {
+    let name = "new_directories_have_durable_names_before_the_node_is_ready";
+    if !succeeds(&["strace", "-D", "-o", "/dev/null", "true"]) {
+        return skip(name, "strace is missing or may not trace");
+    }
+    let mut cluster = Cluster::create(&ClusterOptions::new(1));
+    let parent = cluster.directory().join("parent");
+    let working_directory = parent.join("workdir");
+    let trace = cluster.directory().join("trace");
+    cluster.node(0).set_working_directory(&working_directory);
+    let words = ["strace", "-D", "-f", "-y", "-e", "trace=mkdir,mkdirat,fsync,fdatasync,listen", "-o"];
+    let mut launcher: Vec<String> = words.iter().map(ToString::to_string).collect();
+    launcher.push(trace.display().to_string());
+    cluster.node(0).set_launcher(launcher);
+    cluster.node(0).start();
+    cluster.wait_all_ready();
+    cluster.node(0).kill();
+    let text = wait_for("strace to end", || {
+        let text = std::fs::read_to_string(&trace).ok()?;
+        text.contains("+++ killed").then_some(text)
+    });
+
+    let find = |parts: &[&str]| {
+        let position = text
+            .lines()
+            .position(|line| !line.contains(" = -1 ") && parts.iter().all(|part| line.contains(part)));
+        position.unwrap_or_else(|| panic!("nothing with {parts:?} in\n{text}"))
+    };
+    let show = |path: &Path| path.canonicalize().expect("it is there").display().to_string();
+    let first_data = find(&["sync(", &format!("<{}/", show(&working_directory))]);
+    for made in [&parent, &working_directory] {
+        let above = made.parent().expect("it is in a directory");
+        let mkdir = find(&["mkdir", &format!("\"{}\"", made.display())]);
+        let sync = find(&["sync(", &format!("<{}>)", show(above))]);
+        assert!(
+            mkdir < sync && sync < first_data,
+            "{}: {mkdir}, {sync}, {first_data}\n{text}",
+            made.display()
+        );
     }
 }
 

@@ -17,19 +17,10 @@ fn run(seed: u64) {
         match driver.rng.range(0, 24) {
             0 => driver.restart(true),
             1 => driver.restart(false),
-            2 => {
-                let storage = driver.storage.take().expect("the storage is open");
-                if storage.close().is_err() {
-                    driver.restart(false);
-                    continue;
-                }
-                driver.disk.set_faults(Faults::default());
-                driver.settle();
-                let (storage, report) = open(&driver.disk, seed).unwrap();
-                assert!(report.clean && report.torn.is_none() && report.rewritten_bytes == 0, "{report}");
-                driver.storage = Some(storage);
-                driver.compare();
-            }
+            2 => match driver.close_and_open() {
+                Ok(()) => driver.compare(),
+                Err(_) => driver.restart(false),
+            },
             3..=5 => {
                 let crash_at = Some(driver.disk.operations() + driver.rng.range(0, 15));
                 let faults = Faults { crash_at, crash_after: driver.chance(2), ..Faults::default() };

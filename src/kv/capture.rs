@@ -131,7 +131,7 @@ impl Capture {
         for id in self.sessions.iter() {
             encode_session(id, out);
         }
-        self.sessions.clear();
+        self.sessions = Sessions::default();
     }
 
     fn write_item(&mut self, key: &str, item: &Item, out: &mut Vec<u8>) {

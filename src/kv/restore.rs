@@ -145,7 +145,7 @@ impl Restore {
         }
         let mut sessions = self.sessions;
         if mutant("snapshot-without-sessions") {
-            sessions.clear();
+            sessions = Sessions::default();
         }
         let items = BTreeMap::from_iter(self.items);
         Ok(Store::restored(header.applied_index, items, self.item_bytes, sessions))

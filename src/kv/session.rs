@@ -73,9 +73,4 @@ impl Sessions {
     pub fn count(&self) -> usize {
         self.newest.len()
     }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.newest.clear();
-    }
 }

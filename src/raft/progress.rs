@@ -333,6 +333,7 @@ mod tests {
     }
 
     /// B13, I4: the window closes at its bounds, stale answers leave it closed, an answer frees all before it.
+    /// Covers: B13 S42 S43
     #[test]
     fn the_window_is_bounded_in_messages_and_bytes() {
         let mut by_count = replicating(1);
@@ -354,6 +355,7 @@ mod tests {
     }
 
     /// B11: late answers never move the peer back behind what is known.
+    /// Covers: B11 S43
     #[test]
     fn late_answers_change_nothing() {
         let mut progress = replicating(10);
@@ -364,6 +366,7 @@ mod tests {
     }
 
     /// B24: a peer that denies what it acknowledged starts over: it counts for nothing, and gets everything again.
+    /// Covers: B24 S43
     #[test]
     fn a_peer_that_lost_entries_starts_over() {
         let mut progress = replicating(10);

@@ -45,6 +45,7 @@ fn too_many_writes_are_refused() {
 }
 
 /// I1, I2: the bytes count too, and come back when the writes end, however they end.
+/// Covers: S44
 #[test]
 fn too_many_bytes_are_refused() {
     let (mut cluster, id) = cut_off(2);
@@ -108,6 +109,7 @@ fn too_many_reads_are_refused() {
 }
 
 /// I1, I2: a leader appends only so much that is not committed, own and others' writes; the rest waits its turn.
+/// Covers: S44
 #[test]
 fn uncommitted_bytes_are_bounded() {
     let (mut cluster, leader) = Cluster::with_leader(3, 5);
@@ -163,6 +165,7 @@ fn restarted_on(payloads: &[Vec<u8>]) -> Replica<MemoryStorage> {
         election_timeout_ms: ELECTION_TIMEOUT_MS,
         heartbeat_interval_ms: 10,
         seed: 1,
+        snapshot_log_bytes: u64::MAX,
     };
     Replica::new(config, storage, Millis(0)).expect("a good disk")
 }
@@ -173,6 +176,7 @@ fn payload(seq: u64, key: &str, value: &str) -> Vec<u8> {
 }
 
 /// B18: a long log is applied in portions, one a turn, with nothing left out, and without waiting for anything.
+/// Covers: B18 S52
 #[test]
 fn a_long_log_is_applied_in_portions() {
     let value = "v".repeat(APPLY_BYTES_PER_TURN_MAX / 4 + 1);
@@ -211,22 +215,4 @@ fn an_unknown_committed_command_stops_the_node() {
         text.contains("2@1") && text.contains("version 9") && text.contains("Upgrade this node"),
         "{text}"
     );
-}
-
-/// A log whose beginning is in a snapshot needs a version that can read snapshots.
-#[test]
-fn a_log_behind_a_snapshot_is_refused() {
-    let mut storage = MemoryStorage::compacted_at(EntryId::new(Term(1), Index(5)));
-    let hard_state = HardState { term: Term(1), vote: None, commit_index: Index(5) };
-    storage.set_hard_state(hard_state).expect("memory works");
-    let config = ReplicaConfig {
-        id: node(1),
-        incarnation: Incarnation(1),
-        voters: vec![node(1)],
-        election_timeout_ms: ELECTION_TIMEOUT_MS,
-        heartbeat_interval_ms: 10,
-        seed: 1,
-    };
-    let error = Replica::new(config, storage, Millis(0)).err().expect("refused");
-    assert!(error.to_string().contains("5@1"), "{error}");
 }

@@ -215,14 +215,14 @@ impl Links {
     ) -> Result<(), Over> {
         self.identity.check(hello).expect("only members dial");
         let life = hello.life();
+        if self.is_earlier(now, hello.from, life) {
+            let refusal = "a later process of the same node was seen already; this node calls back";
+            let link = self.links.get_mut(&socket).expect("being read");
+            Greeting::Refusal(refusal.into()).encode(&mut link.output);
+            self.flush_link(env, socket);
+            return Err(Over::Lasting);
+        }
         if let Some(older) = self.peer(hello.from).incoming {
-            if self.life_of(older).is_some_and(|known| known != life && !life.is_later_than(known)) {
-                let refusal =
-                    Greeting::Refusal("a later process of the same node is connected already".into());
-                refusal.encode(&mut self.links.get_mut(&socket).expect("being read").output);
-                self.flush_link(env, socket);
-                return Err(Over::Lasting);
-            }
             self.peer(hello.from).incoming = Some(socket);
             self.fail(env, now, older, &Over::Closed);
         }
@@ -236,13 +236,23 @@ impl Links {
         Ok(())
     }
 
+    /// As `refuse_earlier` in production: late, or from an older copy of the disk. Dialling tells.
+    fn is_earlier(&mut self, now: Millis, id: NodeId, life: Life) -> bool {
+        let peer = self.peer(id);
+        if peer.life.is_none_or(|known| known == life || life.is_later_than(known)) {
+            return false;
+        }
+        if let Outgoing::Waiting(_) = peer.outgoing {
+            peer.outgoing = Outgoing::Waiting(now);
+        }
+        true
+    }
+
     fn meet(&mut self, env: &mut Env, now: Millis, id: NodeId, life: Life) {
         let peer = self.peer(id);
         let is_later = peer.life.is_some_and(|known| life.is_later_than(known));
         let outgoing = peer.outgoing;
-        if is_later || peer.life.is_none() {
-            peer.life = Some(life);
-        }
+        peer.life = Some(life);
         if is_later {
             self.events.push(connected(id, life));
         }

@@ -19,6 +19,8 @@ const EVENTS_MAX: u64 = 150_000;
 /// How long after the last fault everything must be well, besides many election timeouts: links that broke without a
 /// sign are only given up after a while.
 const RECOVERY_US: u64 = 25_000_000;
+/// Events after which everything must be well in any case: nodes that work without end get nowhere.
+const RECOVERY_EVENTS_MAX: u64 = 1_500_000;
 
 /// What a run was like.
 #[derive(Clone, Debug)]
@@ -489,13 +491,17 @@ impl World {
 
     fn await_recovery(&mut self, core: &[usize]) {
         let until = self.env.now + self.env.plan.unit() * 100 + RECOVERY_US + self.env.plan.timeout_ms * 3000;
+        let events_max = self.env.events + RECOVERY_EVENTS_MAX;
         loop {
             for _ in 0..32 {
                 self.do_next();
             }
             match self.what_is_missing(core) {
                 None => return,
-                Some(missing) => assert!(self.env.now < until, "long after the last fault: {missing}"),
+                Some(missing) => {
+                    assert!(self.env.now < until, "long after the last fault: {missing}");
+                    assert!(self.env.events < events_max, "busy without end after the last fault: {missing}");
+                }
             }
         }
     }

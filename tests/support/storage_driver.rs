@@ -108,6 +108,19 @@ impl Driver {
         self.states.push((state, floor));
     }
 
+    /// Closes the storage in good order and opens it again. An error: the disk failed.
+    pub fn close_and_open(&mut self) -> Result<(), StorageError> {
+        self.draft = None;
+        self.storage.take().expect("the storage is open").close()?;
+        self.disk.set_faults(Faults::default());
+        self.settle();
+        self.seeds += 1;
+        let (storage, report) = open(&self.disk, self.seeds).unwrap();
+        assert!(report.clean && report.torn.is_none() && report.rewritten_bytes == 0, "{report}");
+        self.storage = Some(storage);
+        Ok(())
+    }
+
     /// Everything written is durable.
     pub fn settle(&mut self) {
         let state = self.state().clone();
