@@ -24,7 +24,7 @@ use crate::storage::rehearsal::Rehearsal;
 use crate::storage::segment::{Segment, SegmentHeader, parse_segment_name};
 use crate::storage::set_aside::parse_set_aside_name;
 use crate::storage::snapshot::{SnapshotFile, parse_snapshot_name};
-use crate::storage::stamp::{Owner, with_advice};
+use crate::storage::stamp::Owner;
 use crate::util::rng::Rng;
 
 /// What is in a working directory, and whether it is sound. [`fmt::Display`] is for the operator.
@@ -193,7 +193,7 @@ fn check_snapshot<D: Directory>(
             let SnapshotMeta { last, bytes, .. } = file.meta();
             report.note(format!("{name}: everything up to entry {}, {bytes} bytes", last.index));
         }
-        Err(error) => report.blame(with_advice(error, "").to_string()),
+        Err(error) => report.blame(error.to_string()),
     }
 }
 
@@ -226,7 +226,7 @@ fn check_headers<D: Directory>(
             Ok(header) => report.blame(format!("{path} is segment {}, under a wrong name", header.seq)),
             Err(error) => {
                 let error = error.explain(path, 0, "the segment's header or size", owner);
-                report.blame(with_advice(error, "").to_string());
+                report.blame(error.to_string());
             }
         }
     }
@@ -335,7 +335,7 @@ fn rehearse<D: Directory>(
         repair: false,
         rng: Rng::new(0),
     };
-    let started = LogStorage::open(rehearsal, options).and_then(|(storage, recovery)| {
+    let started = LogStorage::open_files(rehearsal, options).and_then(|(storage, recovery)| {
         storage.read_everything()?;
         Ok((storage, recovery))
     });
@@ -356,7 +356,7 @@ fn rehearse<D: Directory>(
                 _ => "a node refuses to start on it",
             }
             .into();
-            let problem = with_advice(error, "").to_string();
+            let problem = error.to_string();
             report.problems.retain(|known| *known != problem);
             report.problems.insert(0, problem);
         }

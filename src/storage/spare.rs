@@ -225,7 +225,9 @@ impl<R: Region> Spare<R> {
         }
         self.refusal = self.refusal.filter(|refusal| refusal.size <= self.usual);
         self.try_again();
-        let has_room = self.has_files(directory, if self.is_full() { NAMES.len() } else { 1 })?;
+        // Making the missing one tells as well as making another one.
+        let has_room =
+            self.has_files(directory, 1)? && (!self.is_full() || self.has_files(directory, NAMES.len())?);
         if let Some(place) = self.files.iter().position(|file| file.filled < self.usual) {
             return self.fill(directory, place, budget);
         }
