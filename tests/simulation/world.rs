@@ -170,7 +170,8 @@ impl World {
         let names = self.disks[node].names();
         let (aside, used): (Vec<&String>, Vec<&String>) =
             names.iter().partition(|name| name.starts_with("damaged-"));
-        let sum = |names: &[&String]| names.iter().map(|name| self.disks[node].len_of(name) as u64).sum::<u64>();
+        let sum =
+            |names: &[&String]| names.iter().map(|name| self.disks[node].len_of(name) as u64).sum::<u64>();
         checks.snapshots.check_space(plan, node, live, sum(&used), sum(&aside));
     }
 
@@ -215,7 +216,11 @@ impl World {
             // Only what makes a disk ready for use cannot do without space.
             let is_ready = self.disks[node].names().iter().any(|name| name == "hard-state");
             let is_starting = self.nodes[node].process.is_none();
-            assert!(is_starting && !(is_ready && env.checks.atlas.is_sound(node)), "node{}: {error}", node + 1);
+            assert!(
+                is_starting && !(is_ready && env.checks.atlas.is_sound(node)),
+                "node{}: {error}",
+                node + 1
+            );
             env.mark(Mark::DiskFilled);
             return Some(Death::Kill);
         }

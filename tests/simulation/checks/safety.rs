@@ -389,13 +389,7 @@ impl Checks {
     }
 
     /// A message is handed to the network.
-    pub(crate) fn on_send(
-        &mut self,
-        node: usize,
-        envelope: &Envelope,
-        standing: Standing,
-        disk: &SimDisk,
-    ) {
+    pub(crate) fn on_send(&mut self, node: usize, envelope: &Envelope, standing: Standing, disk: &SimDisk) {
         let Envelope { from, to, term, message } = envelope;
         let wants_voter = match message {
             Message::PreVoteResponse { granted, .. } | Message::RequestVoteResponse { granted } => *granted,
@@ -494,7 +488,10 @@ impl Checks {
         let (view, record) = (&mut self.durable[node], &self.record);
         let covers_all = |lost_term| {
             view.refresh(disk);
-            let last = record.log.last().map_or(EntryId::default(), |last| EntryId::new(last.term, Index(record.len())));
+            let last = record
+                .log
+                .last()
+                .map_or(EntryId::default(), |last| EntryId::new(last.term, Index(record.len())));
             view.term > lost_term && view.has(last)
         };
         self.atlas.after_turn(node, replica.raft().standing(), covers_all)
