@@ -63,7 +63,7 @@ impl Faults {
             return;
         }
         let factor = match class {
-            Class::Partition | Class::OneWay | Class::Pause | Class::CrashPoint | Class::Reset => 1,
+            Class::Lag | Class::Partition | Class::OneWay | Class::Pause | Class::CrashPoint | Class::Reset => 1,
             Class::Kill | Class::PowerCut | Class::Leap | Class::Stop | Class::Freeze => 2,
             Class::CrashAll
             | Class::SyncError
@@ -166,6 +166,7 @@ impl Faults {
             }
             Class::Storm => self.storm(env, leader, nodes, orders),
             Class::Echo => self.hold_answers(env, leader),
+            Class::Lag => self.cut_off_for_long(env, node),
             Class::Stop => orders.push(Order::Stop(node)),
             Class::Wipe if env.checks.may_harm(node, disks) => orders.push(Order::Wipe(node)),
             Class::RollBack if env.checks.may_harm(node, disks) => orders.push(Order::RollBack(node)),

@@ -290,7 +290,7 @@ impl Process {
     pub(crate) fn pay(&mut self, now: Millis) -> Result<(), StorageError> {
         let debt = self.replica.snapshot_debt();
         if debt >= self.slice_bytes / 4 {
-            self.work(now, debt.min(SNAPSHOT_DEBT_BYTES_MAX.min(4 * self.slice_bytes)))?;
+            self.work(now, debt.min(SNAPSHOT_DEBT_BYTES_MAX))?;
         } else if now >= self.house_last.after(HOUSEKEEPING_PAUSE_MS) {
             self.keep_house(now)?;
         }

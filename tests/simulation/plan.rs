@@ -75,10 +75,12 @@ pub(crate) enum Class {
     RollBack,
     /// So much data that a snapshot is sent in several parts.
     Bulk,
+    /// A node is cut off until the others have committed so much that it may need a snapshot.
+    Lag,
 }
 
 /// All kinds, in the order of their bits.
-pub(crate) const CLASSES: [Class; 31] = [
+pub(crate) const CLASSES: [Class; 32] = [
     Class::Delay,
     Class::Loss,
     Class::Reset,
@@ -110,6 +112,7 @@ pub(crate) const CLASSES: [Class; 31] = [
     Class::Misdirect,
     Class::RollBack,
     Class::Bulk,
+    Class::Lag,
 ];
 
 impl Class {
@@ -121,7 +124,7 @@ impl Class {
     /// How many of a hundred seeds have it.
     fn percent(self) -> u32 {
         match self {
-            Class::Bulk => 4,
+            Class::Bulk => 8,
             Class::SyncError | Class::Misdirect | Class::RollBack => 8,
             Class::DiskFull | Class::Rot | Class::Wipe => 14,
             Class::Stop | Class::CrashAll | Class::Leap | Class::Freeze => 20,
@@ -341,10 +344,13 @@ impl Plan {
         self.snapshot_log_bytes = match rng.u32(..8) {
             // None at all.
             0 => 1 << 40,
-            1 | 2 => rng.u64(1 << 10..8 << 10),
+            1..=4 => rng.u64(1 << 10..8 << 10),
             _ => rng.u64(8 << 10..64 << 10),
         };
-        self.log_margin_bytes = if rng.bool() { 0 } else { rng.u64(..24 << 10) };
+        self.log_margin_bytes = if rng.u32(..3) > 0 { 0 } else { rng.u64(..24 << 10) };
+        if rng.bool() {
+            self.segment_bytes = 8192;
+        }
         self.slice_bytes = [200, 1000, 5000, SNAPSHOT_SLICE_BYTES][rng.usize(..4)];
         if self.classes.has(Class::Bulk) {
             self.segment_bytes = 32_768;

@@ -5,6 +5,7 @@ use crate::faults::{Death, Faults, Order};
 use crate::marks::Mark;
 use crate::node::Node;
 use crate::plan::{Class, exponential};
+use crate::support::sim_region::SimDisk;
 use keva::raft::types::RoleName;
 
 /// What is going on.
@@ -14,13 +15,15 @@ pub(crate) struct Storms {
     held_back: Option<usize>,
     /// Who is cut off since then, until another leader has been there for a while.
     cut_off: Option<usize>,
+    /// Who is cut off until so many entries are committed.
+    lags: Option<(usize, u64)>,
     /// What each node was when it was looked at last.
     roles: Vec<Option<RoleName>>,
 }
 
 impl Storms {
     pub(crate) fn new(nodes: usize) -> Storms {
-        Storms { held_back: None, cut_off: None, roles: vec![None; nodes] }
+        Storms { held_back: None, cut_off: None, lags: None, roles: vec![None; nodes] }
     }
 }
 
@@ -98,8 +101,44 @@ impl Faults {
         self.heal_after(env, unit);
     }
 
+    /// [`Class::Lag`]
+    pub(crate) fn cut_off_for_long(&mut self, env: &mut Env, node: usize) {
+        if self.storms.lags.is_some() {
+            return;
+        }
+        let unit = env.plan.unit();
+        let more = self.rng(Class::Lag).u64(5..120);
+        env.trace(|| format!("node{} is cut off until {more} more entries are committed", node + 1));
+        self.storms.lags = Some((node, env.checks.record.len() + more));
+        for other in (0..env.plan.nodes).filter(|other| *other != node) {
+            env.network.block(node, other);
+            env.network.block(other, node);
+        }
+        env.rush_until = env.now + unit * 6;
+        self.heal_after(env, unit * 12);
+    }
+
+    fn maybe_end_lag(&mut self, env: &mut Env, disks: &[SimDisk]) {
+        let Some((node, until)) = self.storms.lags else { return };
+        if env.checks.record.len() < until && env.now < env.rush_until {
+            return;
+        }
+        self.storms.lags = None;
+        let crash_at = disks[node].operations() + self.rng(Class::Lag).u64(..60);
+        if self.rng(Class::Lag).u32(..3) == 0 {
+            let crash_after = self.rng(Class::Lag).bool();
+            disks[node].update_faults(|faults| {
+                (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
+            });
+        }
+        self.heal_after(env, 0);
+    }
+
     /// Looks whether the node has just been elected, or has just begun to campaign.
-    pub(crate) fn after_turn(&mut self, env: &mut Env, nodes: &mut [Node], node: usize) {
+    pub(crate) fn after_turn(&mut self, env: &mut Env, nodes: &mut [Node], disks: &[SimDisk], node: usize) {
+        if !env.checks.is_calm {
+            self.maybe_end_lag(env, disks);
+        }
         let role = nodes[node].process.as_ref().map(|process| process.replica.raft().role());
         let before = std::mem::replace(&mut self.storms.roles[node], role);
         if before == role || env.checks.is_calm {

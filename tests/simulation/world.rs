@@ -106,6 +106,9 @@ impl World {
             Event::Fault { class } => {
                 let class = CLASSES[usize::from(class)];
                 self.faults.strike(env, class, &mut self.nodes, &self.disks, &mut self.orders);
+                for user in &mut self.users {
+                    user.hurry(env);
+                }
             }
             Event::Depose => {
                 self.faults.depose(env, &mut self.nodes);
@@ -156,7 +159,7 @@ impl World {
             Some(Harm::Rotten) | None => {}
         }
         self.check_space(node);
-        self.faults.after_turn(&mut self.env, &mut self.nodes, node);
+        self.faults.after_turn(&mut self.env, &mut self.nodes, &self.disks, node);
     }
 
     /// The disk never holds much more than the data.
@@ -460,7 +463,7 @@ impl World {
         for node in 0..self.nodes.len() {
             self.disks[node].update_faults(|faults| *faults = Default::default());
             let host = &mut self.nodes[node];
-            host.is_disk_full = false;
+            (host.is_disk_full, host.rot) = (false, None);
             host.clock.thaw(self.env.now);
             (host.pause, host.die_at_send, host.busy_until) = (None, None, self.env.now);
             host.wake_at = None;

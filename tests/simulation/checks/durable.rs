@@ -83,9 +83,13 @@ impl DurableView {
             if !name.starts_with("seg-") {
                 return;
             }
-            let is_reused = |segment: &Segment| segment.seq != u64_at(bytes, 48);
+            // What damage did to a file is not what its node knows.
+            let is_reused = |segment: &Segment| segment.seq != u64_at(bytes, 48) && is_stamped(bytes);
             if segments.get(&id).is_some_and(is_reused) {
                 segments.remove(&id);
+            }
+            if !segments.contains_key(&id) && !is_stamped(bytes) {
+                return;
             }
             let segment = segments.entry(id).or_insert_with(|| Segment {
                 seq: u64_at(bytes, 48),
@@ -192,5 +196,11 @@ fn covered(bytes: &[u8]) -> Option<EntryId> {
     let crc = u32::from_le_bytes(bytes[72..76].try_into().expect("four bytes"));
     let content = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(len)?)?;
     let last = EntryId::new(Term(u64_at(bytes, 56)), Index(u64_at(bytes, 48)));
-    (len > 0 && crc32c::crc32c(content) == crc).then_some(last)
+    (is_stamped(bytes) && len > 0 && crc32c::crc32c(content) == crc).then_some(last)
+}
+
+/// Whether a file's header is what was written.
+fn is_stamped(bytes: &[u8]) -> bool {
+    let stamp = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes"));
+    crc32c::crc32c(&bytes[12..HEADER_BYTES]) == stamp
 }

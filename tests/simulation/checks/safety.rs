@@ -352,7 +352,10 @@ impl Checks {
         let raft = replica.raft();
         let storage = raft.storage();
         let standing = raft.standing();
-        if self.atlas.harm(node) == Some(Harm::Rotten) {
+        let was_rotten = self.atlas.harm(node) == Some(Harm::Rotten);
+        if was_rotten {
+            // When the newest snapshot is damaged and the log goes back far enough, nothing is lost.
+            self.snapshots.forget(node);
             if standing == Standing::Voter {
                 self.atlas.forgive(node);
             } else {
@@ -376,8 +379,10 @@ impl Checks {
         view.refresh(disk);
         assert!(raft.term() >= term, "node {node} forgot term {term}");
         let mine = snapshot_id(storage);
-        assert!(mine.index >= snapshot.index, "node {node} forgot its snapshot up to {snapshot}: {mine}");
-        assert_eq!(mine, view.snapshot, "node {node} does not take the newest snapshot on its disk");
+        let is_kept = was_rotten || mine.index >= snapshot.index;
+        assert!(is_kept, "node {node} forgot its snapshot up to {snapshot}: {mine}");
+        let is_newest = was_rotten || mine == view.snapshot;
+        assert!(is_newest, "node {node} does not take the newest snapshot on its disk: {mine}");
         // Entries end with a crash only when a newer segment says that they were removed.
         let is_kept = raft.last_index() >= last || view.newest_segment() > newest;
         assert!(is_kept, "node {node} forgot durable entries from {} on", raft.last_index().next());

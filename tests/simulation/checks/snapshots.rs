@@ -9,7 +9,7 @@ use keva::raft::types::{EntryId, Index};
 use keva::replica::replica::Replica;
 
 use crate::marks::{Mark, Marks};
-use crate::plan::Plan;
+use crate::plan::{Class, Plan};
 use crate::support::storage_fixture::SimStorage;
 
 /// What was seen of a node's snapshots when it was looked at last.
@@ -119,7 +119,9 @@ impl Snapshots {
         // Two neighbouring segments hold at least a segment's room between them.
         let files = |records: u64| (2 * records / (segment - 4096) + 2) * segment;
         let log = plan.snapshot_log_bytes.max(live / 2);
-        3 * live + files(2 * log + plan.log_margin_bytes) + 6 * segment + (64 << 10)
+        // Records that are on their way, and those larger than a segment.
+        let on_their_way = if plan.classes.has(Class::Bulk) { 1 << 20 } else { 64 << 10 };
+        3 * live + files(2 * log + plan.log_margin_bytes) + 6 * segment + on_their_way
     }
 }
 
