@@ -37,6 +37,7 @@ readonly MUTANTS=(
     "no-noop reads-new"
     "read-joins-sent-round reads"
     "read-round-is-request reads-again"
+    "conflicting-log-kept snapshot"
 )
 
 short=false proofs=true mutants=true seconds=3600 scenarios=()

@@ -22,8 +22,7 @@ Options:
   --with KIND, --without KIND
                    switch a kind of fault on or off: Delay Loss Reset Cut Narrow Partition OneWay Drift Leap
                    Pause Kill PowerCut CrashPoint CrashAll RecoveryCrash Torn SyncError DiskFull Rot SlowDisk
-                   Stop HangUp Large Storm Echo Falter Freeze Misdirect, and Wipe: emptied disks, which
-                   break Keva's promises and are off
+                   Stop HangUp Large Storm Wipe Echo Falter Freeze Misdirect RollBack Bulk
   --nodes N, --users N, --keys N, --operations N
                    instead of what the seed says
   -h, --help       print this

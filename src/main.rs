@@ -52,8 +52,8 @@ fn main() -> ExitCode {
 fn check_files(arguments: &CheckArguments) -> ExitCode {
     let report = match check(&arguments.working_directory, arguments.verbose) {
         Ok(report) => report,
-        Err(error @ StorageError::Refused(_)) => return fail(EXIT_USAGE, &error),
-        Err(error) => return fail(EXIT_FAILED, &error),
+        // Nothing was looked at: there is no verdict.
+        Err(error) => return fail(EXIT_USAGE, &error),
     };
     // Whoever reads may have seen enough, as `keva check | head -1` has.
     let _ = writeln!(std::io::stdout(), "{report}");
@@ -108,7 +108,8 @@ fn open_storage(settings: &Settings, directory: DataDir) -> Result<LogStorage<Da
         rng: Rng::new(random_seed()),
     };
     let (storage, report) = LogStorage::open(directory, options)?;
-    log::info!("{}: {report}", settings.working_directory.display());
+    let level = if report.set_aside.is_some() { log::Level::Error } else { log::Level::Info };
+    log::log!(level, "{}: {report}", settings.working_directory.display());
     Ok(storage)
 }
 

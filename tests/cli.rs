@@ -196,7 +196,7 @@ fn wrong_usage_is_one_line_and_exit_code_2() {
         &["unexpected argument '--confg-file'", "'--config-file'", "see keva --help"],
     );
     assert_refused(keva(path).arg("--config-file"), &["a value is required for '--config-file <FILE>'"]);
-    assert_refused(keva(path).arg("surplus"), &["unexpected argument 'surplus'"]);
+    assert_refused(keva(path).arg("surplus"), &["unrecognized subcommand 'surplus'", "see keva --help"]);
     assert_refused(keva(path).args(["--log-level", "loud"]), &["log level \"loud\"", "use off, error, warn"]);
     assert_refused(keva(path).env("KEVA_LOG", "raft=loud"), &["log level \"raft=loud\""]);
     assert_refused(keva(path).args(["--node-identity", "a b"]), &["identity 'a b' contains ' '"]);

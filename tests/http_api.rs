@@ -417,7 +417,7 @@ fn a_full_disk_and_a_node_in_repair_say_what_to_do() {
         json["detail"].as_str().unwrap().to_owned()
     };
     let full = detail(NotApplied::DiskFull);
-    for part in ["disk is full", "nothing was written", "make space", "delete keys"] {
+    for part in ["is full", "nothing was written", "make space", "delete keys"] {
         assert!(full.contains(part), "{full}");
     }
     let repair = detail(NotApplied::NotReady);

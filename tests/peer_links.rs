@@ -217,7 +217,9 @@ fn a_restarted_process_is_greeted_with_its_new_incarnation() {
     let listener = listen(ports[0].1);
     nodes.push(Node::start(listener, identity(id, &members, 2), &ports));
     let back = PeerEvent::Connected { peer: NodeId(id), incarnation: Incarnation(2), disk_id: DISK };
-    run_until(&mut nodes, "the new process", |nodes| nodes[0].seen.contains(&back));
+    // It is told as soon as it greets; messages to it leave when the link to it stands.
+    let is_up = |nodes: &[Node]| nodes[0].seen.contains(&back) && nodes[0].is_connected_to(id);
+    run_until(&mut nodes, "the new process", is_up);
     let (first, second) = nodes.split_at_mut(1);
     first[0].send(second[0].id(), 5);
     let expected = PeerEvent::Message(read_index(ports[1].0, id, 5));

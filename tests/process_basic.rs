@@ -379,7 +379,9 @@ fn node_of_another_cluster_is_not_let_in() {
     // Long enough for many attempts to get in.
     let answer = get(&mut stranger, "secret?timeout=2s");
     assert!(matches!(answer.status, 503 | 504), "{answer:?}");
-    assert_eq!(get(&mut stranger, "secret?consistency=stale").status, 204, "nothing was replicated to it");
+    assert_eq!(get(&mut stranger, "secret?consistency=stale").status, 503, "nobody lets it take part");
+    let status = stranger.request("GET", "/v1/cluster", &[], b"").expect("an answer").text();
+    assert!(status.contains("\"last\": 0,") && status.contains("\"standing\": \"new\""), "{status}");
     let said = cluster.node(2).log_tail();
     assert!(said.contains("cluster"), "the stranger's log says what is wrong: {said}");
 }

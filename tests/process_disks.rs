@@ -155,10 +155,10 @@ fn check(directory: &Path) -> (Option<i32>, String) {
 // ---- a full disk --------------------------------------------------------------------------------------------------
 
 /// Writes new keys until the disk is full. What was acknowledged is in `kept`.
-fn write_until_full(client: &mut HttpClient, kept: &mut Vec<Acknowledged>) -> Answer {
+fn write_until_full(client: &mut HttpClient, name: &str, kept: &mut Vec<Acknowledged>) -> Answer {
     let value = "0123456789abcdef".repeat(2_000);
     for number in 0..10_000 {
-        let key = format!("fill/{number}");
+        let key = format!("{name}/{number}");
         let answer = put(client, &key, &value);
         match answer.status {
             200 => {
@@ -212,15 +212,20 @@ fn a_full_disk_refuses_growth_and_recovers_by_itself() {
     write_some(&mut client, "first", 10, &mut kept);
     disk.fill();
     let offset = cluster.node(0).log_length();
-    write_until_full(&mut client, &mut kept);
-    wait_said(&mut cluster, 0, offset, &["WARN", "the disk is full", "make space", "goes on by itself"]);
+    write_until_full(&mut client, "fill", &mut kept);
+    wait_said(
+        &mut cluster,
+        0,
+        offset,
+        &["WARN", "the disk is full", "507", "make space", "goes on by itself"],
+    );
     assert_full(&mut client, &mut kept);
 
     cluster.node(0).kill();
     cluster.start_node(0);
     let mut client = cluster.client(0);
     assert_all_there(&mut client, &kept);
-    write_until_full(&mut client, &mut kept);
+    write_until_full(&mut client, "refill", &mut kept);
     assert_full(&mut client, &mut kept);
 
     let offset = cluster.node(0).log_length();
@@ -269,8 +274,16 @@ fn one_full_disk_stops_nobody() {
     write_some(&mut client, "others", 500, &mut kept);
     cluster.node(0).assert_running();
 
+    let refused = put(&mut cluster.client(0), "more", &value);
+    assert!(
+        matches!(refused.status, 503 | 504 | 507),
+        "it cannot take it, and must not say so: {}",
+        refused.text()
+    );
+    let offset = cluster.node(0).log_length();
     disk.make_space();
     cluster.wait_all_ready();
+    wait_said(&mut cluster, 0, offset, &["the disk has room again"]);
     assert_all_there(&mut cluster.client(0), &kept);
     write_some(&mut cluster.client(0), "after", 100, &mut kept);
     assert_all_there(&mut cluster.client(1), &kept);
@@ -319,7 +332,7 @@ fn a_wiped_node_comes_back() {
     write_some(&mut cluster.client(victim), "before", 50, &mut kept);
     let offset = cluster.node(leader).log_length();
     cluster.node(victim).kill();
-    empty_directory(&cluster.node(victim).working_directory().to_owned());
+    empty_directory(cluster.node(victim).working_directory());
     let own_offset = cluster.node(victim).log_length();
     cluster.start_node(victim);
     wait_said(&mut cluster, leader, offset, &["ERROR", "lost its disk"]);
@@ -344,7 +357,7 @@ fn a_wiped_node_does_not_vote_until_everybody_has_answered() {
     write_some(&mut cluster.client(0), "before", 20, &mut kept);
     kill_all(&mut cluster);
     let victim = 2;
-    empty_directory(&cluster.node(victim).working_directory().to_owned());
+    empty_directory(cluster.node(victim).working_directory());
     for node in [0, victim] {
         cluster.node(node).start();
     }
@@ -437,7 +450,7 @@ fn a_damaged_log_is_repaired() {
     // Alone it waits: it cannot know what else it has promised.
     let offset = cluster.node(0).log_length();
     cluster.node(0).start();
-    let said = wait_said(&mut cluster, 0, offset, &[&file, "is damaged at byte"]);
+    let said = wait_said(&mut cluster, 0, offset, &["ERROR", &file, "is damaged at byte"]);
     report(&format!("damage at byte {place}: {said}"));
     let offset_said = said.split("is damaged at byte ").nth(1).and_then(|rest| rest.split(':').next());
     let record: usize = offset_said.and_then(|text| text.parse().ok()).expect("a place in the file");

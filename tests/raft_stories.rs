@@ -3,9 +3,10 @@
 //! change, `UPDATE_GOLDENFILES=1 cargo test --test raft_stories every_story` writes the new output. Read it line by
 //! line: what stands there is what Raft is expected to do.
 //!
-//! In the table, letters are requirements (A elections, B replication, C reads), and `S` is a scenario that other Raft
+//! In the table, letters are requirements (A elections, B replication, C reads, D
+//! snapshots, F disks), and `S` is a scenario that other Raft
 //! implementations test as well. `tables::` and the like are functions with a line `/// Covers:` in the files of
-//! `SOURCES`. Of S55, S58, S61 and S62 stands here what needs neither snapshots, learners nor configuration changes. A
+//! `SOURCES`. Of S55, S58, S61 and S62 stands here what needs neither learners nor configuration changes. A
 //! test below holds the table against the files.
 //!
 //! | id | covered by |
@@ -21,8 +22,8 @@
 //! | A9 | check_quorum, election_after_false_alarm, election_after_lost_leader, election_after_restart_of_leader, election_while_one_is_still_loyal, leader_superseded_after_silence, loyal_voters, tables::votes_in_every_role, transfer, transfer_given_up, transfer_only_from_the_leader |
 //! | A10 | partial_connectivity |
 //! | A11 | not here: there are no learners |
-//! | A12 | not here: there are no configuration changes, and nothing installs a snapshot |
-//! | A13 | candidate_falls_back |
+//! | A12 | snapshot_ends_a_candidacy |
+//! | A13 | candidate_falls_back, snapshot_ends_a_candidacy |
 //! | A14 | election_single_node |
 //! | A15 | late_votes_are_ignored, own_late_sync_counts_for_nothing |
 //! | A16 | tables::timeouts_differ |
@@ -33,24 +34,24 @@
 //! | B4 | ack_names_what_was_compared, follower_acknowledges_after_sync, tables::what_precedes_must_match |
 //! | B5 | ack_names_what_was_compared, heartbeat_names_what_is_known, rolled_back_disk_commits_nothing, tables::commit_is_bounded_by_what_was_compared |
 //! | B6 | late_appends_remove_nothing, tables::only_conflicts_are_cut |
-//! | B7 | cut_and_append_is_one_step |
+//! | B7 | cut_and_append_is_one_step, full_disk_cuts_nothing |
 //! | B8 | committed_entries_are_never_replaced |
 //! | B9 | cut_and_append_is_one_step, replication, tables::commit_is_bounded_by_what_was_compared |
-//! | B10 | figure_7, long_divergent_tails, tables::appends_under_the_snapshot_are_common, tables::every_follower_log_becomes_the_leaders, tables::refusals_skip_whole_terms |
+//! | B10 | figure_7, long_divergent_tails, tables::appends_under_the_snapshot_are_common, tables::every_follower_log_becomes_the_leaders, tables::refusals_name_the_last_entry_that_may_be_common, tables::refusals_skip_whole_terms |
 //! | B11 | late_rejection_is_ignored, progress::late_answers_change_nothing, tables::answers_move_the_view_of_a_peer |
-//! | B12 | late_rejection_is_ignored, promises_are_withdrawn, read_late_answers_over_leader_change |
+//! | B12 | late_rejection_is_ignored, promises_are_withdrawn, read_late_answers_over_leader_change, snapshot_of_a_stale_leader |
 //! | B13 | lost_probe_is_repeated, progress::the_window_is_bounded_in_messages_and_bytes, window_full, window_moves |
 //! | B14 | lost_probe_is_repeated, reconnected_peer |
 //! | B15 | malformed_appends, tables::the_largest_index_is_no_trap |
 //! | B16 | tables::an_unreadable_entry_is_an_error_and_no_guess |
 //! | B17 | large_entries |
 //! | B18 | replica::a_long_log_is_applied_in_portions |
-//! | B19 | contradicting_disks_are_refused |
-//! | B20 | log_begins_behind_a_snapshot, tables::appends_under_the_snapshot_are_common |
+//! | B19 | contradicting_disks_are_refused, tables::a_snapshot_is_never_durable_before_its_term |
+//! | B20 | compaction_keeps_what_is_needed, log_begins_behind_a_snapshot, snapshot_install, snapshot_replaces_a_conflicting_log, tables::appends_under_the_snapshot_are_common |
 //! | B21 | not here: Raft keeps no entries beside the storage |
 //! | B22 | quorum::commit_table, strangers_are_ignored |
 //! | B23 | heartbeat_names_what_is_known, lost_commit_notice |
-//! | B24 | peer_that_lost_its_disk, progress::a_peer_that_lost_its_disk_is_quarantined, rolled_back_disk_commits_nothing |
+//! | B24 | acknowledgements_of_an_earlier_life, admission_after_damage, peer_that_lost_its_disk, progress::a_peer_that_lost_entries_starts_over, rolled_back_disk_commits_nothing |
 //! | B25 | replication_batches, traffic |
 //! | B26 | slow_minority, tables::commit_by_majority |
 //! | C1 | read_on_single_voter, read_waits_for_first_commit |
@@ -64,6 +65,18 @@
 //! | C10 | read_dropped_on_leader_change, read_on_deposed_leader |
 //! | C12 | read_on_leader |
 //! | C14 | read_contexts_are_bounded |
+//! | D1 | snapshot_of_what_is_here, snapshot_replaces_a_conflicting_log, tables::a_snapshot_is_never_durable_before_its_term, tables::a_snapshot_meets_every_log |
+//! | D2 | snapshot_old_is_ignored, tables::a_snapshot_meets_every_log |
+//! | D6 | snapshot_lost_parts, snapshot_parts |
+//! | D7 | snapshot_begins_anew_with_a_newer_one |
+//! | D8 | snapshot_ends_a_candidacy, snapshot_install |
+//! | D9 | snapshot_install, snapshot_overtaken_by_entries, snapshot_succeeds_by_append_response |
+//! | D10 | snapshot_lost_parts, snapshot_only_for_who_answers, snapshot_refused, snapshot_that_was_damaged |
+//! | D11 | slow_follower_after_compaction |
+//! | D14 | not here: the members of a cluster are fixed |
+//! | F14 | full_disk_cuts_nothing, full_follower, full_leader, full_leader_without_successor, snapshot_refused |
+//! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node, tables::who_is_admitted |
+//! | F22 | votes_of_a_rolled_back_disk |
 //! | S1 | later_term_makes_a_follower |
 //! | S2 | stale_term_changes_nothing |
 //! | S3 | election_first, traffic |
@@ -101,12 +114,12 @@
 //! | S35 | split_vote |
 //! | S36 | late_votes_are_ignored |
 //! | S37 | own_late_sync_counts_for_nothing, promises_are_withdrawn |
-//! | S38 | not here: nothing makes or installs a snapshot |
-//! | S39 | not here: nothing makes or installs a snapshot |
-//! | S40 | not here: nothing makes or installs a snapshot |
+//! | S38 | snapshot_of_what_is_here, snapshot_old_is_ignored, snapshot_replaces_a_conflicting_log, tables::a_snapshot_meets_every_log |
+//! | S39 | snapshot_install, snapshot_only_for_who_answers |
+//! | S40 | snapshot_install, snapshot_lost_parts, snapshot_of_a_stale_leader, snapshot_only_for_who_answers, snapshot_refused |
 //! | S41 | not here: nothing makes or installs a snapshot, and a configuration stays |
 //! | S42 | progress::the_window_is_bounded_in_messages_and_bytes, window_full, window_moves |
-//! | S43 | large_entries, progress::a_peer_that_lost_its_disk_is_quarantined, progress::late_answers_change_nothing, progress::the_window_is_bounded_in_messages_and_bytes, tables::answers_move_the_view_of_a_peer, window_full, window_moves |
+//! | S43 | large_entries, progress::a_peer_that_lost_entries_starts_over, progress::late_answers_change_nothing, progress::the_window_is_bounded_in_messages_and_bytes, tables::answers_move_the_view_of_a_peer, window_full, window_moves |
 //! | S44 | replica::a_new_leader_commits_what_it_inherited_first, replica::too_many_bytes_are_refused, replica::uncommitted_bytes_are_bounded |
 //! | S45 | not here: there are no configuration changes |
 //! | S46 | not here: there are no configuration changes |
@@ -117,12 +130,12 @@
 //! | S51 | not here: there are no configuration changes, so every node stays a voter; a message from a stranger changes nothing, see S33 |
 //! | S52 | replica::a_long_log_is_applied_in_portions |
 //! | S53 | not here: there are no configuration changes |
-//! | S54 | tables::appends_under_the_snapshot_are_common, tables::refusals_skip_whole_terms |
-//! | S55 | tables::appends_under_the_snapshot_are_common |
+//! | S54 | tables::appends_under_the_snapshot_are_common, tables::refusals_name_the_last_entry_that_may_be_common, tables::refusals_skip_whole_terms |
+//! | S55 | compaction_keeps_what_is_needed, tables::appends_under_the_snapshot_are_common |
 //! | S56 | figure_7 |
 //! | S57 | own_late_sync_counts_for_nothing, promises_are_withdrawn |
-//! | S58 | lost_commit_notice, reconnected_peer, window_full |
-//! | S59 | not here: nothing makes or installs a snapshot |
+//! | S58 | lost_commit_notice, reconnected_peer, slow_follower_after_compaction, window_full |
+//! | S59 | snapshot_succeeds_by_append_response |
 //! | S60 | not here: there are no configuration changes |
 //! | S61 | check_quorum, disruptive_follower, loyal_voters, pre_vote_changes_nothing |
 //! | S62 | quorum::commit_table, quorum::vote_table |
@@ -142,8 +155,20 @@ use std::path::{Path, PathBuf};
 use support::raft_story::StoryRunner;
 
 /// What has to be in the table above, by first letter and numbers.
-const REQUIRED: [(&str, u32, u32); 7] =
-    [("A", 1, 17), ("B", 1, 26), ("C", 1, 8), ("C", 10, 10), ("C", 12, 12), ("C", 14, 14), ("S", 1, 67)];
+const REQUIRED: [(&str, u32, u32); 12] = [
+    ("A", 1, 17),
+    ("B", 1, 26),
+    ("C", 1, 8),
+    ("C", 10, 10),
+    ("C", 12, 12),
+    ("C", 14, 14),
+    ("D", 1, 2),
+    ("D", 6, 11),
+    ("D", 14, 14),
+    ("F", 14, 14),
+    ("F", 21, 22),
+    ("S", 1, 67),
+];
 
 /// Where other tests are that cite ids, and how the table calls them.
 const SOURCES: [(&str, &str); 5] = [

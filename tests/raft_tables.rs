@@ -7,14 +7,14 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use keva::raft::raft::{Config, Raft};
-use keva::raft::storage::Purpose;
-use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
+use keva::raft::storage::{Purpose, Storage};
+use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Standing, Term};
 use keva::util::time::Millis;
 
 use support::lone_node::Lone;
 use support::memory_storage::MemoryStorage;
-use support::raft_cluster::{Cluster, Filter, disk, disk_of_terms};
-use support::raft_text::parse_envelope;
+use support::raft_cluster::{Cluster, ELECTION_TIMEOUT_MS, Filter, disk, disk_of_terms};
+use support::raft_text::{envelope_text, parse_envelope, parse_id};
 
 /// The hard state of these tests' disks, where it matters: later than every entry.
 const LATE_TERM: Term = Term(9);
@@ -394,6 +394,156 @@ fn appends_under_the_snapshot_are_common() {
         let mut node = Lone::new(3, disk(snapshot, &entries, hard_state));
         node.step(&format!("n2@3 -> n1 AppendEntries prev={prev} [] commit=3"));
         assert_eq!(node.turn(), ["n1@3 -> n2 AppendEntriesResponse match=5"], "prev={prev}");
+    }
+}
+
+/// The hint of a refusal, for logs from the beginning and behind a snapshot, and for places in and outside of them. Under
+/// the beginning of the log everything is common.
+/// Covers: B10 S54
+#[test]
+fn refusals_name_the_last_entry_that_may_be_common() {
+    let whole: (&str, &[u64]) = ("0@0", &[2, 2, 5, 5, 5]);
+    let behind: (&str, &[u64]) = ("10@3", &[3, 3, 4, 4, 4]);
+    for ((snapshot, terms), prev, answer) in [
+        (whole, "100@2", "reject=100 hint=2@2"),
+        (whole, "100@6", "reject=100 hint=5@5"),
+        (whole, "100@5", "reject=100 hint=5@5"),
+        (whole, "100@4", "reject=100 hint=2@2"),
+        (whole, "100@1", "reject=100 hint=0@0"),
+        (whole, "5@4", "reject=5 hint=2@2"),
+        (whole, "5@5", "match=5"),
+        (whole, "0@0", "match=0"),
+        (behind, "30@3", "reject=30 hint=12@3"),
+        (behind, "30@9", "reject=30 hint=15@4"),
+        (behind, "30@2", "reject=30 hint=10@3"),
+        (behind, "14@9", "reject=14 hint=14@4"),
+        (behind, "14@4", "match=14"),
+        (behind, "14@3", "reject=14 hint=12@3"),
+        (behind, "14@2", "reject=14 hint=10@3"),
+        (behind, "11@5", "reject=11 hint=11@3"),
+        (behind, "11@2", "reject=11 hint=10@3"),
+        (behind, "10@3", "match=10"),
+        (behind, "9@2", "match=10"),
+        (behind, "4@2", "match=10"),
+        (behind, "0@0", "match=10"),
+    ] {
+        let snapshot = parse_id(snapshot).expect("well written");
+        let first = snapshot.index.0 + 1;
+        let ids: Vec<EntryId> =
+            (first..).zip(terms).map(|(index, term)| EntryId::new(Term(*term), Index(index))).collect();
+        let hard_state = HardState { term: LATE_TERM, ..HardState::default() };
+        let mut node = Lone::new(3, disk(snapshot, &ids, hard_state));
+        node.step(&format!("n2@{LATE_TERM} -> n1 AppendEntries prev={prev} [] commit=0"));
+        let expected = format!("n1@{LATE_TERM} -> n2 AppendEntriesResponse {answer}");
+        assert_eq!(node.turn(), [expected], "{terms:?} behind {snapshot}, prev={prev}");
+    }
+}
+
+/// A snapshot against logs of all kinds: what is committed never goes back, a log with its last entry stays as it is, any
+/// other log is void, and the state comes from the snapshot.
+/// Covers: D1 D2 S38
+#[test]
+fn a_snapshot_meets_every_log() {
+    const SNAPSHOT: &str = "snapshot=4@2 size=15";
+    for (terms, committed, log, commit, is_restored) in [
+        // Nothing, or a part of it.
+        (&[][..], 0, "", 4, true),
+        (&[1, 1], 1, "", 4, true),
+        (&[1, 1, 2], 3, "", 4, true),
+        // Another entry is where it ends.
+        (&[1, 1, 1, 1], 1, "", 4, true),
+        (&[1, 1, 1, 1, 1, 1], 2, "", 4, true),
+        (&[1, 1, 2, 3, 3], 3, "", 4, true),
+        // The same entry, with and without something behind it.
+        (&[1, 1, 2, 2], 1, "1@1, 2@1, 3@2, 4@2", 4, false),
+        (&[1, 1, 2, 2, 2, 3], 1, "1@1, 2@1, 3@2, 4@2, 5@2, 6@3", 4, false),
+        // It is old.
+        (&[1, 1, 2, 2], 4, "1@1, 2@1, 3@2, 4@2", 4, false),
+        (&[1, 1, 2, 2, 3, 3], 5, "1@1, 2@1, 3@2, 4@2, 5@3, 6@3", 5, false),
+    ] {
+        let ids: Vec<EntryId> =
+            (1..).zip(terms).map(|(index, term)| EntryId::new(Term(*term), Index(index))).collect();
+        let hard_state =
+            HardState { term: LATE_TERM, commit_index: Index(committed), ..HardState::default() };
+        let mut node = Lone::new(3, disk(EntryId::default(), &ids, hard_state));
+        node.step(&format!("n2@9 -> n1 InstallSnapshot {SNAPSHOT} offset=0 [all up to 4@2; ]"));
+        let what = format!("{terms:?}, committed {committed}");
+        let synced = node.raft.sync(node.now).expect("memory does not fail");
+        assert_eq!(synced.restore.is_some(), is_restored, "{what}");
+        assert_eq!((synced.committed, node.raft.commit_index()), (Index(commit), Index(commit)), "{what}");
+        let sent: Vec<String> = synced.messages.iter().map(envelope_text).collect();
+        assert_eq!(sent, [format!("n1@9 -> n2 InstallSnapshotResponse {SNAPSHOT} match={commit}")], "{what}");
+        assert_eq!(node.log(), log, "{what}");
+        // It is durable: a restart finds the same.
+        let again = Lone::new(3, node.raft.into_storage().crash());
+        assert_eq!(
+            (again.log().as_str(), again.raft.commit_index() >= Index(committed)),
+            (log, true),
+            "{what}"
+        );
+    }
+}
+
+/// The snapshot may be the first thing that a node hears of a later term. When the snapshot is durable the term must be
+/// so, too: otherwise the node could not start again.
+/// Covers: B19 D1
+#[test]
+fn a_snapshot_is_never_durable_before_its_term() {
+    let mut node = Lone::new(3, disk_of_terms(&[1]));
+    node.step("n2@3 -> n1 InstallSnapshot snapshot=4@2 size=15 offset=0 [all up to 4@2; ]");
+    let storage = node.raft.into_storage().crash();
+    assert_eq!(storage.hard_state().term, Term(3));
+    assert_eq!(Lone::new(3, storage).raft.commit_index(), Index(4));
+}
+
+/// Who may vote depends on what was heard and what is here. Standing, own entries, the peers' answers, entries from the
+/// leader of term 5: a voter or not, and its vote in term 5.
+/// Covers: F21
+#[test]
+fn who_is_admitted() {
+    let empty = |peer: u64| format!("n{peer}@0 -> n1 AdmissionResponse virgin empty");
+    let voter = |peer: u64| format!("n{peer}@5 -> n1 AdmissionResponse voter");
+    let leader = |commit: u64| format!("n2@5 -> n1 AdmissionResponse voter commit={commit}");
+    let entries = || "n2@5 -> n1 AppendEntries prev=0@0 [1@1, 2@5] commit=1".to_string();
+    for (standing, heard, is_admitted, vote) in [
+        ("virgin", vec![], false, None),
+        // Founding: a majority that has nothing.
+        ("virgin", vec![empty(2)], true, None),
+        ("virgin", vec![voter(2)], false, None),
+        ("virgin", vec![voter(2), empty(3)], true, Some(1)),
+        // Not with entries of its own: those who have nothing may have lost what they had.
+        ("virgin", vec![entries(), empty(3)], false, None),
+        // Joining: everybody has answered, and what is committed is here.
+        ("virgin", vec![entries(), leader(2)], false, None),
+        ("virgin", vec![entries(), voter(2), voter(3)], false, None),
+        ("virgin", vec![entries(), leader(3), voter(3)], false, None),
+        ("virgin", vec![entries(), leader(2), voter(3)], true, Some(1)),
+        ("virgin", vec![leader(2), voter(3), entries()], true, Some(1)),
+        // After damage the leader's word is enough, and founding is not: the node had something.
+        ("recovering", vec![empty(2), empty(3)], false, None),
+        ("recovering", vec![entries(), leader(3)], false, None),
+        ("recovering", vec![entries(), leader(2)], true, None),
+        // The word of somebody who does not lead this term.
+        ("recovering", vec![entries(), "n3@5 -> n1 AdmissionResponse voter commit=1".into()], false, None),
+        ("recovering", vec![entries(), "n2@4 -> n1 AdmissionResponse voter commit=1".into()], false, None),
+    ] {
+        let mut storage =
+            if standing == "virgin" { MemoryStorage::virgin() } else { MemoryStorage::default().set_aside() };
+        storage.sync().expect("memory does not fail");
+        let mut node = Lone::new(3, storage);
+        heard.iter().for_each(|text| node.step(text));
+        node.turn();
+        node.turn();
+        assert_eq!(node.raft.standing() == Standing::Voter, is_admitted, "{standing}: {heard:?}");
+        assert_eq!(node.raft.vote(), vote.map(NodeId), "{standing}: {heard:?}");
+        // A candidate whose log is better than any other asks in a later term.
+        node.now = node.now.after(10 * ELECTION_TIMEOUT_MS);
+        node.step("n3@6 -> n1 RequestVote last=9@5");
+        let answer = if is_admitted { "granted" } else { "refused" };
+        let sent = node.turn();
+        assert_eq!(sent.last(), Some(&format!("n1@6 -> n3 RequestVoteResponse {answer}")), "{heard:?}");
+        let standing_on_disk = node.raft.into_storage().durable_standing();
+        assert_eq!(standing_on_disk == Standing::Voter, is_admitted, "it is durable");
     }
 }
 

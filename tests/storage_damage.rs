@@ -475,7 +475,7 @@ fn impossible_numbers_are_damage() {
         let disk = with_number(SECOND, 0, 4096, field);
         assert_eq!(damaged(&disk).1, 0, "field {field} of a segment");
     }
-    for field in [48, 56, 64, 80, 88, 96] {
+    for field in [48, 56, 64, 80, 88, 96, 112, 120] {
         let disk = with_number("hard-state", 0, 512, field);
         assert_eq!(must_open(&disk, 9).hard_state().term, VOTE.term, "field {field}: the other slot holds");
     }

@@ -26,7 +26,7 @@ Examples:
 Exit codes:
   0  stopped as asked (SIGTERM or SIGINT)
   1  failed while running; keva check: the files are not sound
-  2  wrong usage, configuration or storage: nothing was started";
+  2  wrong usage, configuration or storage: nothing was started or checked";
 
 /// A replicated, linearizable key-value store that people drive with curl.
 ///

@@ -29,7 +29,9 @@ pub(crate) const TRAILER_BYTES: usize = 8;
 /// The length of a type that is not there.
 pub(crate) const NO_TYPE: u16 = u16::MAX;
 
-const _: () = assert!(KEY_BYTES_MAX < NO_TYPE as usize && CONTENT_TYPE_BYTES_MAX < NO_TYPE as usize);
+const _: () = assert!(KEY_BYTES_MAX <= u16::MAX as usize);
+const _: () =
+    assert!(CONTENT_TYPE_BYTES_MAX < NO_TYPE as usize, "no type has the length that says there is none");
 const _: () = assert!(VALUE_BYTES_MAX <= u32::MAX as usize);
 
 /// What a snapshot says of itself.

@@ -42,6 +42,13 @@ pub(super) struct Answer {
     is_empty: bool,
 }
 
+impl Admission {
+    /// New connections ask at once, so there is time until everybody is asked.
+    pub(super) fn new(now: Millis) -> Admission {
+        Admission { ask_deadline: now.after(ADMISSION_PAUSE_MS), ..Admission::default() }
+    }
+}
+
 impl<S: Storage> Raft<S> {
     /// What this node may promise.
     #[must_use]

@@ -148,7 +148,7 @@ impl<S: Storage> Raft<S> {
             installing: None,
             restored: None,
             suspects: BTreeSet::new(),
-            admission: Admission { ask_deadline: now, ..Admission::default() },
+            admission: Admission::new(now),
             is_short_of_space: false,
             outbox: Vec::new(),
             outbox_after_sync: Vec::new(),

@@ -13,7 +13,7 @@ use crate::util::time::Millis;
 pub(super) struct Sending {
     snapshot: SnapshotMeta,
     stage: Stage,
-    /// Refusals in a row.
+    /// How often the peer has refused this snapshot.
     refusals: u32,
     /// Periodic heartbeats to wait for before the peer is asked again.
     rest: u32,
@@ -73,7 +73,9 @@ impl Sending {
             _ => (next_offset, next_offset),
         };
         self.stage = Stage::Stream { acked, sent };
-        (self.refusals, self.rest, self.taken_at) = (0, 0, Some(now));
+        if next_offset > 0 {
+            self.taken_at = Some(now);
+        }
         true
     }
 
@@ -170,7 +172,9 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             assert_eq!(send_all(&mut sending), [(0, 0)]);
+            assert!(sending.on_receiving(Millis(1), 0), "it waits for the first part, and then has no space");
             sending.on_refused();
+            assert_eq!(sending.taken_at, None, "it took nothing");
             let mut heartbeats = 0;
             while sending.next_part().is_none() {
                 sending.on_heartbeat_sent();
@@ -179,10 +183,6 @@ mod tests {
             pauses.push(heartbeats);
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 16, 16, 16]);
-        assert!(sending.on_receiving(Millis(1), 0));
-        sending.on_refused();
-        sending.on_heartbeat_sent();
-        assert_eq!(sending.next_part(), Some((0, 0)), "what was taken ends the series");
         sending.on_refused();
         sending.on_reconnected();
         assert_eq!(sending.next_part(), Some((0, 0)), "a new connection does not wait");

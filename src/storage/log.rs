@@ -14,7 +14,7 @@ use crate::storage::recovery::RecoveredLog;
 use crate::storage::region::Region;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name};
 use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
-use crate::storage::stamp::{Owner, REPLACE};
+use crate::storage::stamp::Owner;
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
@@ -191,7 +191,7 @@ impl<D: Directory> Log<D> {
         StorageError::Damaged {
             file: self.directory.path(&segment_name(segment.header().seq)),
             offset: segment.offset(index) as u64,
-            detail: format!("{what}. {REPLACE}"),
+            detail: what.to_owned(),
         }
     }
 
@@ -290,7 +290,7 @@ impl<D: Directory> Log<D> {
             StorageError::Damaged {
                 file: self.directory.path(&segment_name(segment.header().seq)),
                 offset: segment.offset(last_kept) as u64,
-                detail: format!("the record of entry {last_kept} cannot be read. {REPLACE}"),
+                detail: format!("the record of entry {last_kept} cannot be read"),
             }
         })
     }

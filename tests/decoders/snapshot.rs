@@ -28,8 +28,12 @@ fn valid(rng: &mut Rng) -> Vec<u8> {
 fn snapshot(store: &mut Store) -> Vec<u8> {
     store.begin_snapshot();
     let mut bytes = Vec::new();
-    while !store.write_snapshot(&mut bytes, 1 + bytes.len()) {}
-    bytes
+    loop {
+        let budget = 1 + bytes.len();
+        if store.write_snapshot(&mut bytes, budget) {
+            return bytes;
+        }
+    }
 }
 
 fn one(rng: &mut Rng, corpus: &[Vec<u8>]) -> bool {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keva::raft::message::{Envelope, Message, ReadContext};
 use keva::raft::raft::Raft;
-use keva::raft::storage::Storage;
+use keva::raft::storage::{Purpose, Storage};
 use keva::raft::types::{EntryId, Index, NodeId, RoleName, Term};
 use keva::util::mutation::mutant;
 use stateright::{Model, Property};
@@ -148,7 +148,7 @@ impl Cluster {
                 budget.heartbeats -= 1;
             }
             Action::Propose(_) => {
-                node.raft.propose(b"write").ok()?;
+                node.raft.propose(b"write", Purpose::Growth).ok()?;
                 budget.proposals -= 1;
             }
             Action::Read(_) => {
@@ -208,7 +208,9 @@ fn is_dead(envelope: &Envelope, receiver: &Node) -> bool {
         Message::RequestVoteResponse { .. } => {
             is_over || (envelope.term == term && role != RoleName::Candidate)
         }
-        Message::AppendEntriesResponse { .. } | Message::HeartbeatResponse { .. } => {
+        Message::AppendEntriesResponse { .. }
+        | Message::HeartbeatResponse { .. }
+        | Message::InstallSnapshotResponse { .. } => {
             let is_follower = matches!(role, RoleName::Follower | RoleName::PreCandidate);
             is_over || (envelope.term == term && is_follower)
         }
@@ -373,9 +375,12 @@ impl Observer {
 
     /// State Machine Safety.
     fn observe_committed(&mut self, raft: &Raft<Disk>) {
-        for index in 1..=raft.commit_index().0 {
+        // What a snapshot covers is seen on the nodes that have the entries.
+        let first = raft.storage().log_start().index.next();
+        for index in first.0..=raft.commit_index().0 {
             let bytes = raft.storage().bytes(Index(index));
             match self.committed.get(index as usize - 1) {
+                None if index as usize > self.committed.len() + 1 => {}
                 None => self.committed.push(bytes.clone()),
                 Some(first) if first == bytes => {}
                 Some(_) => self.broken = Some(format!("two different entries were committed at {index}")),
@@ -386,7 +391,8 @@ impl Observer {
     /// Log Matching.
     fn observe_logs(&mut self, left: &Raft<Disk>, right: &Raft<Disk>) {
         let mut is_common = false;
-        for index in (1..=left.last_index().min(right.last_index()).0).rev().map(Index) {
+        let first = left.storage().log_start().index.max(right.storage().log_start().index).next();
+        for index in (first.0..=left.last_index().min(right.last_index()).0).rev().map(Index) {
             is_common |= left.storage().term(index) == right.storage().term(index);
             if is_common && left.storage().bytes(index) != right.storage().bytes(index) {
                 self.broken = Some(format!("{} and {} differ at {index}", left.id(), right.id()));
@@ -399,7 +405,7 @@ impl Observer {
 pub(crate) fn is_figure_8(state: &State) -> bool {
     state.nodes.iter().filter(|node| node.raft.is_leader()).any(|leader| {
         let log = leader.raft.storage();
-        (1..=log.last_index().0).map(Index).any(|index| {
+        (log.log_start().index.0 + 1..=log.last_index().0).map(Index).any(|index| {
             let own = EntryId::new(log.term(index).expect("it is in the log"), index);
             let others = state.nodes.iter().filter(|node| node.raft.id() != leader.raft.id());
             let mut terms = others.map(|node| node.raft.storage().durable_term(index));
@@ -413,6 +419,11 @@ pub(crate) fn is_figure_8(state: &State) -> bool {
 /// Two nodes believe to lead at the same time.
 pub(crate) fn has_two_leaders(state: &State) -> bool {
     state.nodes.iter().filter(|node| node.raft.is_leader()).count() >= 2
+}
+
+/// A node that took another leader's entries has its snapshot instead.
+pub(crate) fn has_installed(state: &State) -> bool {
+    state.nodes.last().is_some_and(|node| node.raft.storage().snapshot().is_some())
 }
 
 /// A read was answered.

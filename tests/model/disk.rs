@@ -3,19 +3,28 @@
 use std::sync::Arc;
 
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
-use keva::raft::storage::{Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError};
+use keva::raft::storage::{
+    Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
+};
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
 
-/// The log and hard state of one node, as written and as durable.
+/// What every snapshot holds: only what it covers matters.
+const SNAPSHOT_CONTENT: &[u8] = b"s";
+
+/// The log, snapshot and hard state of one node, as written and as durable, and a draft that a crash forgets.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Disk {
     written: Image,
     durable: Image,
+    draft: Option<(EntryId, u64)>,
 }
 
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 struct Image {
     hard_state: HardState,
+    snapshot: Option<SnapshotMeta>,
+    /// What the entries follow.
+    log_start: EntryId,
     entries: Vec<(Term, Arc<[u8]>)>,
 }
 
@@ -30,22 +39,57 @@ impl Disk {
             image.entries.push((id.term, bytes.into()));
         }
         image.hard_state = HardState { term: Term(term), vote: None, commit_index: Index(commit) };
-        Disk { written: image.clone(), durable: image }
+        Disk { written: image.clone(), durable: image, draft: None }
+    }
+
+    /// The same, with a snapshot of everything that is committed and nothing of the log under it.
+    pub(crate) fn compacted(mut self) -> Disk {
+        let commit_index = self.written.hard_state.commit_index;
+        let last = EntryId::new(self.written.term(commit_index).expect("it is in the log"), commit_index);
+        self.written.install(snapshot_up_to(last));
+        self.durable = self.written.clone();
+        self
     }
 
     /// Power off and on.
     pub(crate) fn crash(self) -> Disk {
-        Disk { written: self.durable.clone(), durable: self.durable }
+        Disk { written: self.durable.clone(), durable: self.durable, draft: None }
     }
 
     /// The bytes of an entry as written.
     pub(crate) fn bytes(&self, index: Index) -> &Arc<[u8]> {
-        &self.written.entries[index.0 as usize - 1].1
+        let position = self.written.position(index).expect("an entry of the log, not of the snapshot");
+        &self.written.entries[position].1
     }
 
     /// The term of a durable entry.
     pub(crate) fn durable_term(&self, index: Index) -> Option<Term> {
-        Some(self.durable.entries.get(index.0.checked_sub(1)? as usize)?.0)
+        self.durable.term(index).filter(|_| index > self.durable.log_start.index)
+    }
+}
+
+fn snapshot_up_to(last: EntryId) -> SnapshotMeta {
+    SnapshotMeta { last, bytes: SNAPSHOT_CONTENT.len() as u64, crc: 0 }
+}
+
+impl Image {
+    fn position(&self, index: Index) -> Option<usize> {
+        usize::try_from(index.0.checked_sub(self.log_start.index.0 + 1)?).ok()
+    }
+
+    fn term(&self, index: Index) -> Option<Term> {
+        if index == self.log_start.index {
+            return Some(self.log_start.term);
+        }
+        Some(self.entries.get(self.position(index)?)?.0)
+    }
+
+    /// Takes a whole snapshot. What stays of the log follows it.
+    fn install(&mut self, snapshot: SnapshotMeta) {
+        let last = snapshot.last;
+        let covered = self.position(last.index.next()).filter(|_| self.term(last.index) == Some(last.term));
+        self.entries.drain(..covered.unwrap_or(self.entries.len()));
+        (self.snapshot, self.log_start) = (Some(snapshot), last);
     }
 }
 
@@ -64,7 +108,7 @@ impl Storage for Disk {
     }
 
     fn set_standing(&mut self, _standing: Standing) -> Result<(), StorageError> {
-        todo!()
+        unreachable!("every node of a model is a voter from the start")
     }
 
     fn incarnation(&self) -> Incarnation {
@@ -72,7 +116,7 @@ impl Storage for Disk {
     }
 
     fn raise_incarnation(&mut self, _incarnation: Incarnation) -> Result<(), StorageError> {
-        todo!()
+        unreachable!("the protocol does not count starts")
     }
 
     fn reserve(&mut self, _bytes: usize, _purpose: Purpose) -> Result<bool, StorageError> {
@@ -88,34 +132,46 @@ impl Storage for Disk {
     }
 
     fn snapshot(&self) -> Option<SnapshotMeta> {
-        None
+        self.written.snapshot
     }
 
-    fn read_snapshot(&self, _offset: u64, _len: usize) -> Result<&[u8], StorageError> {
-        todo!()
+    fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
+        assert_eq!((offset, len), (0, SNAPSHOT_CONTENT.len()), "a snapshot is one part");
+        Ok(SNAPSHOT_CONTENT)
     }
 
-    fn begin_snapshot(&mut self, _last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
-        todo!()
+    fn begin_snapshot(&mut self, last: EntryId, _bytes: u64) -> Result<bool, StorageError> {
+        self.draft = Some((last, 0));
+        Ok(true)
     }
 
     fn snapshot_draft(&self) -> Option<SnapshotDraft> {
-        None
+        let (last, written) = self.draft?;
+        Some(SnapshotDraft { last, bytes: SNAPSHOT_CONTENT.len() as u64, written })
     }
 
-    fn append_snapshot(&mut self, _bytes: &[u8]) -> Result<(), StorageError> {
-        todo!()
+    fn append_snapshot(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.draft.as_mut().expect("a draft was begun").1 += bytes.len() as u64;
+        Ok(())
     }
 
     fn finish_snapshot(
         &mut self,
-        _expected: Option<SnapshotMeta>,
+        expected: Option<SnapshotMeta>,
         _budget: usize,
     ) -> Result<SnapshotProgress, StorageError> {
-        todo!()
+        let (last, _) = self.draft.take().expect("a draft was begun");
+        let snapshot = snapshot_up_to(last);
+        if expected.is_some_and(|expected| expected != snapshot) {
+            return Ok(SnapshotProgress::Damaged);
+        }
+        self.written.install(snapshot);
+        self.durable.install(snapshot);
+        Ok(SnapshotProgress::Done(snapshot))
     }
 
     fn drop_snapshot_draft(&mut self) -> Result<(), StorageError> {
+        self.draft = None;
         Ok(())
     }
 
@@ -124,18 +180,15 @@ impl Storage for Disk {
     }
 
     fn log_start(&self) -> EntryId {
-        EntryId::default()
+        self.written.log_start
     }
 
     fn last_index(&self) -> Index {
-        Index(self.written.entries.len() as u64)
+        Index(self.written.log_start.index.0 + self.written.entries.len() as u64)
     }
 
     fn term(&self, index: Index) -> Option<Term> {
-        if index == Index(0) {
-            return Some(Term(0));
-        }
-        Some(self.written.entries.get(index.0 as usize - 1)?.0)
+        self.written.term(index)
     }
 
     fn entry(&self, index: Index) -> Result<Entry<'_>, StorageError> {
@@ -149,7 +202,9 @@ impl Storage for Disk {
     }
 
     fn truncate_suffix(&mut self, last_kept: Index) -> Result<(), StorageError> {
-        self.written.entries.truncate(last_kept.0 as usize);
+        let kept = last_kept.0.checked_sub(self.written.log_start.index.0);
+        let kept = kept.expect("what was removed at the beginning is never truncated");
+        self.written.entries.truncate(kept as usize);
         Ok(())
     }
 

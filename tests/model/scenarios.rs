@@ -2,7 +2,7 @@
 
 use keva::raft::types::{NodeId, Term};
 
-use crate::cluster::{Budget, Cluster, has_read, has_two_leaders, is_figure_8};
+use crate::cluster::{Budget, Cluster, has_installed, has_read, has_two_leaders, is_figure_8};
 use crate::disk::Disk;
 
 /// A cluster with a name.
@@ -30,6 +30,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "elections-3", is_short: false, cluster: || elections(TWO, &[1, 2, 3], 0) },
     Scenario { name: "longer-log", is_short: false, cluster: longer_log },
     Scenario { name: "figure-8", is_short: false, cluster: figure_8 },
+    Scenario { name: "snapshot", is_short: true, cluster: || snapshot(&[(1, 3)], 1) },
+    Scenario { name: "snapshot-2", is_short: false, cluster: || snapshot(&[(1, 3), (2, 4)], 1) },
     Scenario {
         name: "reads",
         is_short: false,
@@ -93,6 +95,20 @@ fn longer_log() -> Cluster {
         disks: vec![Disk::with_log(&[], 1, 0), Disk::with_log(&[1, 1], 1, 0), Disk::with_log(&[], 1, 0)],
         campaigns: vec![(NodeId(1), Term(2)), (NodeId(2), Term(3))],
         ..elections(&[], &[], 0)
+    }
+}
+
+/// A leader whose log begins behind a snapshot, and a node whose log contradicts that snapshot.
+fn snapshot(elections: &[(u64, u64)], crashes: u8) -> Cluster {
+    Cluster {
+        disks: vec![
+            Disk::with_log(&[1, 2], 2, 2).compacted(),
+            Disk::with_log(&[1, 2], 2, 2),
+            Disk::with_log(&[1, 1, 1], 1, 0),
+        ],
+        campaigns: elections.iter().map(|(node, term)| (NodeId(*node), Term(*term))).collect(),
+        reachable: &[("an installed snapshot", has_installed)],
+        ..self::elections(&[], &[], crashes)
     }
 }
 

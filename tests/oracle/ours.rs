@@ -3,7 +3,7 @@
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
 use keva::raft::message::Envelope;
 use keva::raft::raft::{Config, Raft};
-use keva::raft::storage::Storage;
+use keva::raft::storage::{Purpose, Storage};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Term};
 use keva::util::time::Millis;
 
@@ -150,7 +150,7 @@ impl Side for Ours {
     }
 
     fn propose(&mut self, node: Node, data: &[u8]) -> bool {
-        let taken = self.raft_mut(node).propose(data).is_ok();
+        let taken = self.raft_mut(node).propose(data, Purpose::Growth).is_ok();
         self.take_turn(node);
         taken
     }

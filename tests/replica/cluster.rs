@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use keva::kv::command::{Command, Condition};
 use keva::kv::payload::decode_payload;
+use keva::kv::store::Store;
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{Incarnation, Index, NodeId};
@@ -21,6 +22,7 @@ pub(crate) const PATIENCE_MS: u64 = 5_000;
 
 struct Node {
     incarnation: Incarnation,
+    disk_id: u64,
     /// `None` while the node is down; then its disk is in `storage`.
     replica: Option<Replica<MemoryStorage>>,
     storage: MemoryStorage,
@@ -47,6 +49,12 @@ pub(crate) struct Cluster {
     cancelled: BTreeSet<Ticket>,
     last_ticket: u64,
     hashes: BTreeMap<Index, u64>,
+    snapshots: BTreeMap<Index, Vec<u8>>,
+    disks: u64,
+    /// Bytes of the log behind which a snapshot is due, in the lives that begin from here on.
+    pub(crate) snapshot_log_bytes: u64,
+    /// Budget of the housekeeping that every node does each millisecond.
+    pub(crate) house: Option<usize>,
 }
 
 pub(crate) fn node(n: u64) -> NodeId {
@@ -59,6 +67,13 @@ pub(crate) fn put(key: &str, value: &str) -> Command {
 
 impl Cluster {
     pub(crate) fn new(size: u64, seed: u64) -> Cluster {
+        let mut cluster = Cluster::of(vec![MemoryStorage::default(); size as usize], seed);
+        cluster.start_all();
+        cluster
+    }
+
+    /// Nodes on these disks, none of them started.
+    pub(crate) fn of(disks: Vec<MemoryStorage>, seed: u64) -> Cluster {
         let mut cluster = Cluster {
             now: Millis(1_000),
             seed,
@@ -73,20 +88,41 @@ impl Cluster {
             cancelled: BTreeSet::new(),
             last_ticket: 0,
             hashes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
+            disks: 0,
+            snapshot_log_bytes: u64::MAX,
+            house: None,
         };
-        for id in (1..=size).map(NodeId) {
+        for (mut storage, n) in disks.into_iter().zip(1..) {
+            // Copies of a disk would fail together.
+            storage.faults = Default::default();
+            cluster.disks += 1;
             let down = Node {
                 incarnation: Incarnation(0),
+                disk_id: cluster.disks,
                 replica: None,
-                storage: MemoryStorage::default(),
+                storage,
                 woken: false,
             };
-            cluster.nodes.insert(id, down);
-        }
-        for id in cluster.ids() {
-            cluster.start(id);
+            cluster.nodes.insert(NodeId(n), down);
         }
         cluster
+    }
+
+    pub(crate) fn start_all(&mut self) {
+        for id in self.ids() {
+            self.start(id);
+        }
+    }
+
+    /// A cluster with a leader whose nodes take a snapshot behind this many bytes of the log, in slices of `budget`
+    /// bytes, one a millisecond.
+    pub(crate) fn with_snapshots(size: u64, seed: u64, log_bytes: u64, budget: usize) -> (Cluster, NodeId) {
+        let mut cluster = Cluster::of(vec![MemoryStorage::default(); size as usize], seed);
+        (cluster.snapshot_log_bytes, cluster.house) = (log_bytes, Some(budget));
+        cluster.start_all();
+        let leader = cluster.await_leader();
+        (cluster, leader)
     }
 
     /// A cluster with a leader that every node knows and can commit.
@@ -127,9 +163,10 @@ impl Cluster {
     /// Starts a node on its disk, in a new incarnation, and connects it.
     pub(crate) fn start(&mut self, id: NodeId) {
         let (seed, now, voters) = (self.seed, self.now, self.ids());
+        let snapshot_log_bytes = self.snapshot_log_bytes;
         let node = self.nodes.get_mut(&id).expect("a known node");
         assert!(node.replica.is_none(), "{id} is up already");
-        node.incarnation.0 += 1;
+        node.incarnation = Incarnation(node.incarnation.0 + 1).max(node.storage.incarnation());
         let config = ReplicaConfig {
             id,
             incarnation: node.incarnation,
@@ -137,6 +174,7 @@ impl Cluster {
             election_timeout_ms: ELECTION_TIMEOUT_MS,
             heartbeat_interval_ms: ELECTION_TIMEOUT_MS / 10,
             seed: seed.wrapping_mul(1_000_003) + id.0 * 31 + node.incarnation.0,
+            snapshot_log_bytes,
         };
         let storage = std::mem::take(&mut node.storage);
         node.replica = Some(Replica::new(config, storage, now).expect("a good disk"));
@@ -154,7 +192,8 @@ impl Cluster {
             let both_up = self.nodes[&here].replica.is_some() && self.nodes[&peer].replica.is_some();
             if both_up && !self.cut.contains(&(here, peer)) && !self.cut.contains(&(peer, here)) {
                 let (now, incarnation) = (self.now, self.incarnation(peer));
-                self.replica_mut(here).handle_peer_connected(now, peer, incarnation);
+                let disk_id = self.nodes[&peer].disk_id;
+                self.replica_mut(here).handle_peer_connected(now, peer, incarnation, disk_id);
             }
         }
     }
@@ -181,7 +220,16 @@ impl Cluster {
     pub(crate) fn wipe(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a known node");
         assert!(node.replica.is_none(), "{id} is up");
-        (node.storage, node.incarnation) = (MemoryStorage::default(), Incarnation(0));
+        self.disks += 1;
+        (node.storage, node.incarnation, node.disk_id) =
+            (MemoryStorage::virgin(), Incarnation(0), self.disks);
+    }
+
+    /// The disk of a node that is down.
+    pub(crate) fn disk_mut(&mut self, id: NodeId) -> &mut MemoryStorage {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        assert!(node.replica.is_none(), "{id} is up");
+        &mut node.storage
     }
 
     /// Messages from one node to the other vanish, and nobody notices.
@@ -204,6 +252,11 @@ impl Cluster {
     /// The process stands still until [`Cluster::heal`], at any point between two turns, and nobody notices.
     pub(crate) fn pause(&mut self, id: NodeId) {
         self.paused.insert(id);
+    }
+
+    /// All processes go on.
+    pub(crate) fn unpause(&mut self) {
+        self.paused.clear();
     }
 
     /// Nothing passes to or from the node, and the others take it for ended. So there may soon be another leader, while
@@ -248,6 +301,7 @@ impl Cluster {
                     turns += 1;
                     assert!(turns < 1_000, "{id} asks for turn after turn and gets nothing done");
                 }
+                self.keep_house(id);
             }
         }
     }
@@ -262,6 +316,30 @@ impl Cluster {
             self.run(1);
         }
         panic!("waited for 20 seconds in vain until {what}");
+    }
+
+    fn keep_house(&mut self, id: NodeId) {
+        let Some(budget) = self.house.filter(|_| !self.paused.contains(&id)) else { return };
+        self.replica_mut(id).keep_house(budget).expect("memory works");
+        self.check_snapshot(id);
+    }
+
+    /// D13: nodes that have taken a snapshot at the same entry have the same one, and it says where it was taken.
+    fn check_snapshot(&mut self, id: NodeId) {
+        let storage = self.replica(id).raft().storage();
+        let (Some(snapshot), Some(bytes)) = (storage.snapshot(), storage.snapshot_bytes()) else { return };
+        let last = snapshot.last.index;
+        if let Some(known) = self.snapshots.get(&last) {
+            assert!(known == bytes, "{id} has another snapshot at {last} than another node");
+            return;
+        }
+        let restored = Store::restore(bytes).expect("a node's own snapshot is sound");
+        assert_eq!(restored.applied_index(), last);
+        if let Some(hash) = self.hashes.get(&last) {
+            assert_eq!(restored.state_hash(), *hash, "the snapshot of {id} is not the state at {last}");
+        }
+        let bytes = bytes.to_vec();
+        self.snapshots.insert(last, bytes);
     }
 
     fn turn_if_due(&mut self, id: NodeId) -> bool {
@@ -425,6 +503,7 @@ impl Cluster {
         let storage = self.replica(id).raft().storage();
         let mut newest = BTreeMap::new();
         let mut effects = Vec::new();
+        assert_eq!(storage.log_start().index, Index(0), "the log is whole");
         for index in (1..=storage.last_index().0).map(Index) {
             let entry = storage.entry(index).expect("memory works");
             let Ok((id, command)) = decode_payload(entry.payload()) else { continue };
@@ -447,7 +526,7 @@ impl Cluster {
             let entry = storage.entry(Index(*index)).expect("memory works");
             decode_payload(entry.payload()).is_ok_and(|(_, command)| command.key() == key)
         };
-        (1..=storage.last_index().0).filter(about_key).count()
+        (storage.log_start().index.0 + 1..=storage.last_index().0).filter(about_key).count()
     }
 }
 

@@ -165,6 +165,7 @@ fn restarted_on(payloads: &[Vec<u8>]) -> Replica<MemoryStorage> {
         election_timeout_ms: ELECTION_TIMEOUT_MS,
         heartbeat_interval_ms: 10,
         seed: 1,
+        snapshot_log_bytes: u64::MAX,
     };
     Replica::new(config, storage, Millis(0)).expect("a good disk")
 }
@@ -214,22 +215,4 @@ fn an_unknown_committed_command_stops_the_node() {
         text.contains("2@1") && text.contains("version 9") && text.contains("Upgrade this node"),
         "{text}"
     );
-}
-
-/// A log whose beginning is in a snapshot needs a version that can read snapshots.
-#[test]
-fn a_log_behind_a_snapshot_is_refused() {
-    let mut storage = MemoryStorage::compacted_at(EntryId::new(Term(1), Index(5)));
-    let hard_state = HardState { term: Term(1), vote: None, commit_index: Index(5) };
-    storage.set_hard_state(hard_state).expect("memory works");
-    let config = ReplicaConfig {
-        id: node(1),
-        incarnation: Incarnation(1),
-        voters: vec![node(1)],
-        election_timeout_ms: ELECTION_TIMEOUT_MS,
-        heartbeat_interval_ms: 10,
-        seed: 1,
-    };
-    let error = Replica::new(config, storage, Millis(0)).err().expect("refused");
-    assert!(error.to_string().contains("5@1"), "{error}");
 }

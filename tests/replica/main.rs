@@ -5,6 +5,9 @@ mod faults;
 mod limits;
 mod reads;
 mod shutdown;
+mod snapshots;
+mod space;
+mod standing;
 #[path = "../support/mod.rs"]
 mod support;
 mod writes;

@@ -26,7 +26,7 @@ impl Faults {
     /// Changes some bits where nothing but damage can explain it: not at the end of the newest segment's records, which
     /// may as well have been torn by a crash.
     pub(crate) fn rot_disk(&mut self, disk: &SimDisk) {
-        let names: Vec<String> = disk.names().into_iter().filter(|name| !name.ends_with(".tmp")).collect();
+        let names = names_in_use(disk);
         if names.is_empty() {
             return;
         }
@@ -48,9 +48,26 @@ impl Faults {
         }
     }
 
+    /// Changes bits of files that the process only reads from time to time. Says whether there are any.
+    pub(crate) fn rot_in_use(&mut self, disk: &SimDisk) -> bool {
+        let mut names = names_in_use(disk);
+        let newest = names.iter().filter(|name| name.starts_with("seg-")).max().cloned();
+        names.retain(|name| {
+            (name.starts_with("seg-") || name.starts_with("snap-")) && Some(name) != newest.as_ref()
+        });
+        if names.is_empty() {
+            return false;
+        }
+        let rng = self.rng(Class::Rot);
+        let name = &names[rng.usize(..names.len())];
+        let len = disk.len_of(name);
+        disk.flip(name, rng.usize(SLOT_BYTES.min(len - 1)..len), 1 << rng.u32(..8));
+        true
+    }
+
     /// Puts copies of blocks where other blocks belong. What is overwritten obeys the same rule as rot.
     pub(crate) fn misdirect(&mut self, disk: &SimDisk) {
-        let names: Vec<String> = disk.names().into_iter().filter(|name| !name.ends_with(".tmp")).collect();
+        let names = names_in_use(disk);
         let rng = self.rng(Class::Misdirect);
         for _ in 0..rng.usize(1..4) {
             let durable: Vec<(&String, usize)> =
@@ -74,6 +91,12 @@ impl Faults {
             disk.overwrite(to, to_block * BLOCK_BYTES, &blocks);
         }
     }
+}
+
+/// The files that something depends on.
+fn names_in_use(disk: &SimDisk) -> Vec<String> {
+    let is_in_use = |name: &String| !name.ends_with(".tmp") && !name.starts_with("damaged-");
+    disk.names().into_iter().filter(is_in_use).collect()
 }
 
 /// How many bytes of a file nothing but damage can change. The end of the newest segment's records may as well have been

@@ -2,6 +2,7 @@
 
 use fastrand::Rng;
 
+use crate::checks::Harm;
 use crate::env::{Env, Event};
 use crate::marks::Mark;
 use crate::node::Node;
@@ -24,6 +25,7 @@ pub(crate) enum Order {
     Die(usize, Death),
     Stop(usize),
     Wipe(usize),
+    RollBack(usize),
 }
 
 /// Draws the faults. Each kind has a stream of its own.
@@ -32,8 +34,6 @@ pub(crate) struct Faults {
     streams: Vec<Rng>,
     partition: u64,
     pub(crate) storms: Storms,
-    /// Nodes whose disks may rot: never so many that something could be lost.
-    rotting: Vec<usize>,
 }
 
 impl Faults {
@@ -41,11 +41,7 @@ impl Faults {
         let plan = &env.plan;
         let seed = plan.seed;
         let streams: Vec<Rng> = CLASSES.into_iter().map(|class| stream(seed, 300 + class as u64)).collect();
-        let mut rng = stream(seed, 5);
-        let mut order: Vec<usize> = (0..plan.nodes).collect();
-        rng.shuffle(&mut order);
-        order.truncate(plan.minority());
-        let mut faults = Faults { streams, partition: 0, storms: Storms::new(plan.nodes), rotting: order };
+        let mut faults = Faults { streams, partition: 0, storms: Storms::new(plan.nodes) };
         for class in env.plan.classes.iter() {
             faults.schedule(env, class);
         }
@@ -74,6 +70,7 @@ impl Faults {
             | Class::DiskFull
             | Class::Rot
             | Class::Misdirect
+            | Class::RollBack
             | Class::Wipe => 4,
             _ => return,
         };
@@ -157,22 +154,21 @@ impl Faults {
                 let free = nodes[node].is_disk_full.then(|| rng.usize(..env.plan.segment_bytes * 3));
                 disks[node].update_faults(|faults| faults.free_bytes = free);
             }
-            Class::Rot if !self.rotting.is_empty() => {
-                let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
-                // At rest: it shows at the next start.
-                nodes[node].is_damaged = true;
-                orders.push(Order::Die(node, Death::PowerCut));
+            Class::Rot if rng.bool() && env.checks.may_harm(node, disks) => {
+                if self.rot_in_use(&disks[node]) {
+                    env.checks.on_harm(node, Harm::Rotten, &disks[node]);
+                }
             }
-            Class::Misdirect if !self.rotting.is_empty() => {
-                let node = self.rotting[self.streams[class as usize].usize(..self.rotting.len())];
-                nodes[node].is_damaged = true;
-                nodes[node].is_misdirected = true;
+            Class::Rot | Class::Misdirect => {
+                // At rest: it shows at the next start.
+                nodes[node].rot = Some(class);
                 orders.push(Order::Die(node, Death::PowerCut));
             }
             Class::Storm => self.storm(env, leader, nodes, orders),
             Class::Echo => self.hold_answers(env, leader),
             Class::Stop => orders.push(Order::Stop(node)),
-            Class::Wipe => orders.push(Order::Wipe(node)),
+            Class::Wipe if env.checks.may_harm(node, disks) => orders.push(Order::Wipe(node)),
+            Class::RollBack if env.checks.may_harm(node, disks) => orders.push(Order::RollBack(node)),
             _ => {}
         }
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use keva::limits::{GREETING_TIMEOUT_MS, PEER_SEND_BYTES_MAX};
 use keva::net::frame::{FrameDecoder, encode_frame};
-use keva::net::peer::greeting::{Greeting, Hello, Identity};
+use keva::net::peer::greeting::{Greeting, Hello, Identity, Life};
 use keva::net::peer::{PeerEvent, Redial};
 use keva::raft::message::Envelope;
-use keva::raft::types::{Incarnation, NodeId};
+use keva::raft::types::NodeId;
 use keva::util::rng::Rng;
 use keva::util::time::Millis;
 
@@ -26,7 +26,7 @@ enum Direction {
 enum Stage {
     Connecting,
     Greeting,
-    Up(NodeId, Incarnation),
+    Up(NodeId, Life),
 }
 
 struct Link {
@@ -49,6 +49,8 @@ struct Peer {
     id: NodeId,
     host: usize,
     outgoing: Outgoing,
+    /// The process of it that greeted last.
+    life: Option<Life>,
     incoming: Option<Socket>,
     redial: Redial,
     was_up: bool,
@@ -80,6 +82,7 @@ impl Links {
             id: *id,
             host,
             outgoing: Outgoing::Waiting(Millis(0)),
+            life: None,
             incoming: None,
             redial: Redial::new(redial_pause_max),
             was_up: false,
@@ -196,8 +199,7 @@ impl Links {
         match (direction, greeting) {
             (Direction::Incoming, Greeting::Hello(hello)) => self.handle_hello(env, now, socket, &hello),
             (Direction::Outgoing(_), Greeting::Welcome(hello)) => {
-                self.handle_welcome(socket, &hello);
-                Ok(())
+                self.handle_welcome(env, now, socket, &hello)
             }
             (_, Greeting::Refusal(_)) => Err(Over::Lasting),
             (_, other) => panic!("the wrong greeting: {other:?}"),
@@ -212,14 +214,15 @@ impl Links {
         hello: &Hello,
     ) -> Result<(), Over> {
         self.identity.check(hello).expect("only members dial");
+        let life = hello.life();
+        if self.is_earlier(now, hello.from, life) {
+            let refusal = "a later process of the same node was seen already; this node calls back";
+            let link = self.links.get_mut(&socket).expect("being read");
+            Greeting::Refusal(refusal.into()).encode(&mut link.output);
+            self.flush_link(env, socket);
+            return Err(Over::Lasting);
+        }
         if let Some(older) = self.peer(hello.from).incoming {
-            if self.incarnation_of(older) > Some(hello.incarnation) {
-                let refusal =
-                    Greeting::Refusal("a later process of the same node is connected already".into());
-                refusal.encode(&mut self.links.get_mut(&socket).expect("being read").output);
-                self.flush_link(env, socket);
-                return Err(Over::Lasting);
-            }
             self.peer(hello.from).incoming = Some(socket);
             self.fail(env, now, older, &Over::Closed);
         }
@@ -229,33 +232,79 @@ impl Links {
         link.greeted(hello);
         self.flush_link(env, socket);
         self.peer(hello.from).incoming = Some(socket);
-        self.reconsider_outgoing(env, now, hello.from, hello.incarnation);
+        self.meet(env, now, hello.from, life);
         Ok(())
     }
 
-    fn reconsider_outgoing(&mut self, env: &mut Env, now: Millis, id: NodeId, incarnation: Incarnation) {
+    /// As `refuse_earlier` in production: late, or from an older copy of the disk. Dialling tells.
+    fn is_earlier(&mut self, now: Millis, id: NodeId, life: Life) -> bool {
         let peer = self.peer(id);
-        match peer.outgoing {
-            Outgoing::Waiting(_) => {
-                peer.redial.reset();
-                peer.outgoing = Outgoing::Waiting(now);
-            }
-            Outgoing::Link(socket) => {
-                if self.incarnation_of(socket).is_some_and(|known| known < incarnation) {
-                    self.fail(env, now, socket, &Over::Closed);
-                }
-            }
+        if peer.life.is_none_or(|known| known == life || life.is_later_than(known)) {
+            return false;
         }
+        if let Outgoing::Waiting(_) = peer.outgoing {
+            peer.outgoing = Outgoing::Waiting(now);
+        }
+        true
     }
 
-    fn handle_welcome(&mut self, socket: Socket, hello: &Hello) {
+    fn meet(&mut self, env: &mut Env, now: Millis, id: NodeId, life: Life) {
+        let peer = self.peer(id);
+        let is_later = peer.life.is_some_and(|known| life.is_later_than(known));
+        let outgoing = peer.outgoing;
+        peer.life = Some(life);
+        if is_later {
+            self.events.push(connected(id, life));
+        }
+        if let Outgoing::Link(socket) = outgoing {
+            let is_to_it = self.life_of(socket).map_or(!is_later, |known| !life.is_later_than(known));
+            if is_to_it {
+                return;
+            }
+            self.fail(env, now, socket, &Over::Closed);
+        }
+        let peer = self.peer(id);
+        peer.redial.reset();
+        peer.outgoing = Outgoing::Waiting(now);
+    }
+
+    fn handle_welcome(
+        &mut self,
+        env: &mut Env,
+        now: Millis,
+        socket: Socket,
+        hello: &Hello,
+    ) -> Result<(), Over> {
         self.identity.check(hello).expect("only members answer");
+        let life = hello.life();
+        self.drop_earlier_incoming(env, now, hello.from, life)?;
         self.links.get_mut(&socket).expect("being read").greeted(hello);
         let peer = self.peer(hello.from);
         peer.redial.reset();
         peer.was_up = true;
         peer.is_refused = false;
-        self.events.push(PeerEvent::Connected { peer: hello.from, incarnation: hello.incarnation });
+        peer.life = Some(life);
+        self.events.push(connected(hello.from, life));
+        Ok(())
+    }
+
+    fn drop_earlier_incoming(
+        &mut self,
+        env: &mut Env,
+        now: Millis,
+        id: NodeId,
+        life: Life,
+    ) -> Result<(), Over> {
+        let Some(incoming) = self.peer(id).incoming else { return Ok(()) };
+        match self.life_of(incoming) {
+            Some(known) if known == life => Ok(()),
+            Some(known) if !life.is_later_than(known) => Err(Over::Closed),
+            _ => {
+                self.peer(id).incoming = None;
+                self.fail(env, now, incoming, &Over::Closed);
+                Ok(())
+            }
+        }
     }
 
     pub(crate) fn take_events(&mut self) -> Vec<PeerEvent> {
@@ -382,9 +431,9 @@ impl Links {
         });
     }
 
-    fn incarnation_of(&self, socket: Socket) -> Option<Incarnation> {
+    fn life_of(&self, socket: Socket) -> Option<Life> {
         match self.links.get(&socket)?.stage {
-            Stage::Up(_, incarnation) => Some(incarnation),
+            Stage::Up(_, life) => Some(life),
             Stage::Connecting | Stage::Greeting => None,
         }
     }
@@ -400,8 +449,12 @@ impl Link {
     }
 
     fn greeted(&mut self, hello: &Hello) {
-        self.stage = Stage::Up(hello.from, hello.incarnation);
+        self.stage = Stage::Up(hello.from, hello.life());
         self.decoder.push(&self.greeting);
         self.greeting.clear();
     }
+}
+
+fn connected(peer: NodeId, life: Life) -> PeerEvent {
+    PeerEvent::Connected { peer, incarnation: life.incarnation, disk_id: life.disk_id }
 }

@@ -3,15 +3,15 @@
 use std::rc::Rc;
 
 use fastrand::Rng;
-use keva::limits::HOUSEKEEPING_PAUSE_MS;
-use keva::net::api::NodeView;
+use keva::limits::{HOUSEKEEPING_PAUSE_MS, SNAPSHOT_DEBT_BYTES_MAX};
+use keva::net::api::{Health, NodeView};
 use keva::net::peer::greeting::Identity;
 use keva::raft::message::Envelope;
-use keva::raft::storage::StorageError;
+use keva::raft::storage::{Housekeeping, StorageError};
 use keva::raft::types::NodeId;
 use keva::replica::io::TurnOutput;
 use keva::replica::replica::{Replica, ReplicaConfig};
-use keva::storage::{LogStorage, Membership, RecoveryReport, SpareProgress, StorageOptions};
+use keva::storage::{LogStorage, Membership, RecoveryReport, StorageOptions};
 use keva::util::hash::fnv1a_64;
 use keva::util::time::Millis;
 
@@ -101,7 +101,10 @@ pub(crate) struct Process {
     pub(crate) output: TurnOutput,
     pub(crate) view: NodeView,
     pub(crate) names: Vec<(NodeId, Rc<str>)>,
-    pub(crate) keep_house_after: Millis,
+    /// When there is housekeeping that need not be done at once.
+    house_after: Option<Millis>,
+    house_last: Millis,
+    slice_bytes: usize,
     pub(crate) stop_by: Option<Millis>,
     pub(crate) spins: u32,
 }
@@ -120,10 +123,11 @@ pub(crate) struct Node {
     pub(crate) pause: Option<(u32, u64)>,
     /// The process dies after this many messages.
     pub(crate) die_at_send: Option<u32>,
-    /// Its disk is damaged, or was, so it may refuse to start.
-    pub(crate) is_damaged: bool,
-    /// The damage is done by misplaced blocks.
-    pub(crate) is_misdirected: bool,
+    /// Its disk will be damaged in this way when the process starts the next time.
+    pub(crate) rot: Option<Class>,
+    /// How it was damaged last.
+    pub(crate) rotted_by: Option<Class>,
+    /// Its disk is damaged so that it refuses to start. Somebody will empty it.
     pub(crate) has_refused: bool,
     pub(crate) starts: u64,
     pub(crate) is_disk_full: bool,
@@ -154,8 +158,8 @@ impl Node {
             busy_until: 0,
             pause: None,
             die_at_send: None,
-            is_damaged: false,
-            is_misdirected: false,
+            rot: None,
+            rotted_by: None,
             has_refused: false,
             starts: 0,
             is_disk_full: false,
@@ -179,13 +183,14 @@ impl Node {
         let options = StorageOptions {
             membership,
             segment_bytes: plan.segment_bytes,
-            log_margin_bytes: plan.segment_bytes as u64,
-            repair: false,
+            log_margin_bytes: plan.log_margin_bytes,
+            repair: plan.nodes > 1,
             rng,
         };
         let (storage, report) = LogStorage::open(disk.directory(), options)?;
         let voters: Vec<NodeId> = (0..plan.nodes).map(id_of).collect();
-        let (incarnation, cluster) = (storage.incarnation(), storage.cluster_id());
+        let (incarnation, cluster, disk_id) =
+            (storage.incarnation(), storage.cluster_id(), storage.disk_id());
         let config = ReplicaConfig {
             id: self.id,
             incarnation,
@@ -193,6 +198,7 @@ impl Node {
             election_timeout_ms: plan.election_ms,
             heartbeat_interval_ms: plan.heartbeat_ms,
             seed: self.rng.u64(..),
+            snapshot_log_bytes: plan.snapshot_log_bytes,
         };
         let identity = Identity {
             cluster,
@@ -200,6 +206,7 @@ impl Node {
             node: self.id,
             members: voters,
             incarnation,
+            disk_id,
             version: "0".into(),
         };
         let local = self.clock.read(now);
@@ -213,9 +220,11 @@ impl Node {
             now: local,
             messages: Vec::new(),
             output: TurnOutput::default(),
-            view: NodeView { node: Rc::clone(&names[self.index].1), leader: None },
+            view: NodeView { node: Rc::clone(&names[self.index].1), leader: None, health: Health::default() },
             names,
-            keep_house_after: local,
+            house_after: None,
+            house_last: local,
+            slice_bytes: plan.slice_bytes,
             stop_by: None,
             spins: 0,
         });
@@ -247,6 +256,7 @@ impl Node {
         let waiting = process.sessions.earliest_deadline();
         assert!(deadline <= waiting, "it would sleep until {deadline} with an answer due at {waiting}");
         let at_once = process.has_work() || deadline <= now || process.keep_house(now)?;
+        let deadline = deadline.min(process.house_after.unwrap_or(Millis::NEVER));
         // Work that is left over takes more turns, but not any number of them.
         process.spins = if at_once && deadline <= now { process.spins + 1 } else { 0 };
         assert!(process.spins < 2_000, "turn after turn, and nothing gets done");
@@ -268,15 +278,29 @@ impl Process {
         self.replica.next_deadline().min(tables).min(stop)
     }
 
-    /// Says whether there is more to do.
+    /// As in a turn with nothing else to do: `keva::net::event_loop::house`. Says whether there is more to do.
     fn keep_house(&mut self, now: Millis) -> Result<bool, StorageError> {
-        if now < self.keep_house_after {
+        if self.house_after.is_some_and(|after| now < after) {
             return Ok(false);
         }
-        let progress = self.replica.maintain(|storage| storage.prepare_spare(8192))?;
-        if progress == SpareProgress::DiskFull {
-            self.keep_house_after = now.after(HOUSEKEEPING_PAUSE_MS);
+        Ok(self.work(now, self.slice_bytes)? == Housekeeping::More)
+    }
+
+    /// As at the end of a busy turn.
+    pub(crate) fn pay(&mut self, now: Millis) -> Result<(), StorageError> {
+        let debt = self.replica.snapshot_debt();
+        if debt >= self.slice_bytes / 4 {
+            self.work(now, debt.min(SNAPSHOT_DEBT_BYTES_MAX.min(4 * self.slice_bytes)))?;
+        } else if now >= self.house_last.after(HOUSEKEEPING_PAUSE_MS) {
+            self.keep_house(now)?;
         }
-        Ok(progress == SpareProgress::Filling)
+        Ok(())
+    }
+
+    fn work(&mut self, now: Millis, budget: usize) -> Result<Housekeeping, StorageError> {
+        let left = self.replica.keep_house(budget)?;
+        self.house_last = now;
+        self.house_after = (left == Housekeeping::Later).then(|| now.after(HOUSEKEEPING_PAUSE_MS));
+        Ok(left)
     }
 }

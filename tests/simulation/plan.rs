@@ -6,7 +6,7 @@
 use std::fmt;
 
 use fastrand::Rng;
-use keva::limits::{HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT};
+use keva::limits::{HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT, SNAPSHOT_SLICE_BYTES};
 
 /// A kind of fault that a seed may have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -48,7 +48,7 @@ pub(crate) enum Class {
     SyncError,
     /// No space for new files.
     DiskFull,
-    /// Bits change in files at rest, on a minority of the nodes.
+    /// Bits change in files, at rest or in use, on a minority of the nodes.
     Rot,
     /// Syncs take long.
     SlowDisk,
@@ -61,7 +61,7 @@ pub(crate) enum Class {
     /// Leaders are cut off, or nearly so, as soon as they are elected, while the others' clocks leap: several leaders
     /// at a time, and logs that differ over several terms.
     Storm,
-    /// Disks are emptied. Outside of what the product promises today, so only on request.
+    /// Disks are emptied, never so many at a time that something could be lost.
     Wipe,
     /// A leader's answers are held back while the others elect another one, and then they come.
     Echo,
@@ -71,10 +71,14 @@ pub(crate) enum Class {
     Freeze,
     /// A block was written to a wrong place of a file at rest, on a minority of the nodes.
     Misdirect,
+    /// An older copy of a disk takes its place, while all others have reason to notice.
+    RollBack,
+    /// So much data that a snapshot is sent in several parts.
+    Bulk,
 }
 
 /// All kinds, in the order of their bits.
-pub(crate) const CLASSES: [Class; 29] = [
+pub(crate) const CLASSES: [Class; 31] = [
     Class::Delay,
     Class::Loss,
     Class::Reset,
@@ -104,6 +108,8 @@ pub(crate) const CLASSES: [Class; 29] = [
     Class::Falter,
     Class::Freeze,
     Class::Misdirect,
+    Class::RollBack,
+    Class::Bulk,
 ];
 
 impl Class {
@@ -115,9 +121,10 @@ impl Class {
     /// How many of a hundred seeds have it.
     fn percent(self) -> u32 {
         match self {
-            Class::SyncError | Class::DiskFull | Class::Rot | Class::Misdirect => 8,
+            Class::Bulk => 4,
+            Class::SyncError | Class::Misdirect | Class::RollBack => 8,
+            Class::DiskFull | Class::Rot | Class::Wipe => 14,
             Class::Stop | Class::CrashAll | Class::Leap | Class::Freeze => 20,
-            Class::Wipe => 0,
             Class::Torn => 70,
             _ => 35,
         }
@@ -221,6 +228,11 @@ pub(crate) struct Plan {
     /// How long a sync takes, on average.
     pub(crate) sync_mean: u64,
     pub(crate) segment_bytes: usize,
+    /// Bytes of the log behind which a snapshot is taken at the earliest.
+    pub(crate) snapshot_log_bytes: u64,
+    pub(crate) log_margin_bytes: u64,
+    /// Bytes of a snapshot that are written in one turn.
+    pub(crate) slice_bytes: usize,
     /// Of 100 operations: reads, then writes without condition; the rest has conditions or deletes.
     pub(crate) reads: u32,
     pub(crate) puts: u32,
@@ -303,6 +315,9 @@ impl Plan {
             fault_interval: unit * rng.u64(1..=25),
             sync_mean: unit / 2000,
             segment_bytes: [8192, 12_288, 16_384, 32_768][rng.usize(..4)],
+            snapshot_log_bytes: 0,
+            log_margin_bytes: 0,
+            slice_bytes: 0,
             reads,
             puts: rng.u32(10..=100 - reads),
         };
@@ -317,17 +332,29 @@ impl Plan {
         if classes.has(Class::SlowDisk) {
             plan.sync_mean = sync_mean;
         }
+        plan.draw_snapshots();
         plan
+    }
+
+    fn draw_snapshots(&mut self) {
+        let mut rng = stream(self.seed, 6);
+        self.snapshot_log_bytes = match rng.u32(..8) {
+            // None at all.
+            0 => 1 << 40,
+            1 | 2 => rng.u64(1 << 10..8 << 10),
+            _ => rng.u64(8 << 10..64 << 10),
+        };
+        self.log_margin_bytes = if rng.bool() { 0 } else { rng.u64(..24 << 10) };
+        self.slice_bytes = [200, 1000, 5000, SNAPSHOT_SLICE_BYTES][rng.usize(..4)];
+        if self.classes.has(Class::Bulk) {
+            self.segment_bytes = 32_768;
+            self.slice_bytes = self.slice_bytes.max(5000);
+        }
     }
 
     /// An election timeout.
     pub(crate) fn unit(&self) -> u64 {
         self.election_ms * 1000
-    }
-
-    /// How many nodes may fail for good.
-    pub(crate) fn minority(&self) -> usize {
-        (self.nodes - 1) / 2
     }
 }
 
@@ -336,7 +363,8 @@ impl fmt::Display for Plan {
         let classes: Vec<String> = self.classes.iter().map(|class| class.to_string()).collect();
         write!(
             f,
-            "{} nodes, {} users, {} keys, {} operations, T {} ms, timeout {} ms, delay {} us, {} ms of faults: {}",
+            "{} nodes, {} users, {} keys, {} operations, T {} ms, timeout {} ms, delay {} us, snapshots behind {} bytes, \
+             {} ms of faults: {}",
             self.nodes,
             self.users,
             self.keys,
@@ -344,6 +372,7 @@ impl fmt::Display for Plan {
             self.election_ms,
             self.timeout_ms,
             self.delay_mean,
+            self.snapshot_log_bytes,
             self.duration / 1000,
             classes.join(" ")
         )

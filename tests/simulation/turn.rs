@@ -4,15 +4,17 @@
 use keva::limits::SHUTDOWN_MS_MAX;
 use keva::net::api::{Action, render};
 use keva::net::peer::PeerEvent;
-use keva::raft::message::{AppendOutcome, Envelope, Message};
-use keva::raft::types::Term;
-use keva::replica::io::Outcome;
+use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
+use keva::raft::raft::Raft;
+use keva::raft::storage::Storage;
+use keva::replica::io::{NotApplied, Outcome};
 
 use crate::env::Env;
 use crate::marks::Mark;
 use crate::node::{Halt, Node, Process};
 use crate::plan::exponential;
 use crate::support::sim_region::SimDisk;
+use crate::support::storage_fixture::SimStorage;
 
 /// A step of a turn, named as in the production loop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -151,7 +153,10 @@ impl Node {
             match event {
                 PeerEvent::Message(envelope) => {
                     env.trace(|| format!("node{} takes {}", index + 1, describe(&envelope)));
-                    note_message(env, &envelope, process.replica.raft().term());
+                    note_message(env, &envelope, process.replica.raft());
+                    if envelope.message == Message::Admission {
+                        env.checks.atlas.on_asked(index, envelope.from);
+                    }
                     let promises = matches!(
                         envelope.message,
                         Message::RequestVote { .. } | Message::AppendEntries { .. }
@@ -163,9 +168,14 @@ impl Node {
                     }
                     has_promised |= promises;
                 }
-                PeerEvent::Connected { peer, incarnation } => {
-                    env.trace(|| format!("node{} is connected to {peer}, start {incarnation}", index + 1));
-                    process.replica.handle_peer_connected(now, peer, incarnation);
+                PeerEvent::Connected { peer, incarnation, disk_id } => {
+                    env.trace(|| {
+                        format!("node{} is connected to {peer}, start {incarnation} on {disk_id:x}", index + 1)
+                    });
+                    if env.checks.atlas.on_met(index, peer, (disk_id, incarnation)) {
+                        env.mark(Mark::RolledBackNoticed);
+                    }
+                    process.replica.handle_peer_connected(now, peer, incarnation, disk_id);
                 }
                 PeerEvent::Lost { peer } => {
                     env.trace(|| format!("node{} has lost {peer}", index + 1));
@@ -219,8 +229,10 @@ impl Node {
     fn post(&mut self, env: &mut Env, disks: &[SimDisk], messages: &[Envelope]) -> Result<(), Halt> {
         for envelope in messages {
             let (index, now) = (self.index, self.parts().now);
-            env.checks.on_send(index, envelope, &disks[index]);
-            note_sent(env, index, envelope);
+            let process = self.process.as_ref().expect("as above");
+            let raft = process.replica.raft();
+            env.checks.on_send(index, envelope, raft.standing(), &disks[index]);
+            note_sent(env, index, envelope, raft, process.stop_by.is_some());
             let is_sent = self.parts().links.send(env, now, envelope);
             if is_sent {
                 env.trace(|| format!("node{} sends {}", index + 1, describe(envelope)));
@@ -292,6 +304,8 @@ impl Node {
         self.send(env, disks)?;
         let process = self.parts();
         process.sessions.write(env, process.now);
+        process.pay(process.now)?;
+        self.observe(env, disks);
         Ok(())
     }
 
@@ -334,7 +348,7 @@ impl Node {
     }
 }
 
-fn note_message(env: &mut Env, envelope: &Envelope, term: Term) {
+fn note_message(env: &mut Env, envelope: &Envelope, raft: &Raft<SimStorage>) {
     match &envelope.message {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { .. } } => {
             env.mark(Mark::ProbeRejected);
@@ -342,18 +356,41 @@ fn note_message(env: &mut Env, envelope: &Envelope, term: Term) {
         Message::PreVoteResponse { granted: false, .. } => env.mark(Mark::PreVoteRefused),
         Message::RequestVoteResponse { granted: false } => env.mark(Mark::VoteRefused),
         Message::TimeoutNow => env.mark(Mark::HandedOver),
-        Message::HeartbeatResponse { .. } if envelope.term > term => env.mark(Mark::StaleLeaderTold),
+        Message::HeartbeatResponse { is_full: true, .. } | Message::Heartbeat { is_full: true, .. } => {
+            env.mark(Mark::FullTold);
+        }
+        Message::HeartbeatResponse { .. } if envelope.term > raft.term() => env.mark(Mark::StaleLeaderTold),
+        Message::InstallSnapshot { snapshot, chunk, .. } if chunk.is_empty() => {
+            let draft = raft.storage().snapshot_draft().filter(|_| raft.is_receiving_snapshot());
+            if draft.is_some_and(|draft| draft.last == snapshot.last && draft.written > 0) {
+                env.mark(Mark::SnapshotResumed);
+            }
+        }
         _ => {}
     }
 }
 
-fn note_sent(env: &mut Env, node: usize, envelope: &Envelope) {
-    let Message::Forward { payloads } = &envelope.message else { return };
-    for payload in payloads {
-        let number = keva::util::hash::fnv1a_64(&payload[..24]);
-        if !env.checks.forwarded.insert((node, number)) {
-            env.marks.hit(Mark::WriteResent);
+fn note_sent(env: &mut Env, node: usize, envelope: &Envelope, raft: &Raft<SimStorage>, is_stopping: bool) {
+    match &envelope.message {
+        Message::Forward { payloads } => {
+            for payload in payloads {
+                let number = keva::util::hash::fnv1a_64(&payload[..24]);
+                if !env.checks.forwarded.insert((node, number)) {
+                    env.marks.hit(Mark::WriteResent);
+                }
+            }
         }
+        Message::InstallSnapshot { offset: 1.., .. } => env.mark(Mark::SnapshotSentInParts),
+        Message::InstallSnapshotResponse { outcome: SnapshotOutcome::Refused, .. } => {
+            env.mark(Mark::SnapshotRefused);
+        }
+        Message::InstallSnapshotResponse { snapshot, outcome: SnapshotOutcome::Installed { .. } }
+            if raft.storage().snapshot() != Some(*snapshot) =>
+        {
+            env.mark(Mark::SnapshotNotNeeded);
+        }
+        Message::TimeoutNow if raft.storage().is_full() && !is_stopping => env.mark(Mark::FullHandedOver),
+        _ => {}
     }
 }
 
@@ -368,6 +405,8 @@ fn note_reply(env: &mut Env, outcome: &Outcome, is_later_term: bool, process: &P
             }
         }
         Outcome::ConditionFailed { .. } => env.mark(Mark::ConditionFailed),
+        Outcome::NotApplied(NotApplied::DiskFull) => env.mark(Mark::WriteRefusedFull),
+        Outcome::NotApplied(NotApplied::NotReady) => env.mark(Mark::RefusedNotReady),
         Outcome::NotApplied(_) => env.mark(Mark::WriteNotApplied),
         Outcome::OutcomeUnknown => env.mark(Mark::WriteUnknown),
         Outcome::Written | Outcome::Reached => {}
@@ -379,6 +418,9 @@ pub(crate) fn describe(envelope: &Envelope) -> String {
     let Envelope { from, to, term, message } = envelope;
     let what = match message {
         Message::Forward { payloads } => format!("Forward of {}", payloads.len()),
+        Message::InstallSnapshot { snapshot, offset, chunk } => {
+            format!("InstallSnapshot {snapshot:?}, {} bytes at {offset}", chunk.len())
+        }
         Message::AppendEntries { prev, entries, commit_index } => {
             format!(
                 "AppendEntries prev {prev}, {} entries to {}, commit {commit_index}",

@@ -238,7 +238,10 @@ impl User {
             return;
         };
         let mut body = value.to_string();
-        if env.plan.classes.has(Class::Large) {
+        if env.plan.classes.has(Class::Bulk) && key % 2 == 0 {
+            let padding = self.rng.usize(20_000..60_000);
+            body.extend(std::iter::repeat_n('y', padding));
+        } else if env.plan.classes.has(Class::Large) {
             let padding =
                 if self.rng.u32(..20) == 0 { self.rng.usize(..12_000) } else { self.rng.usize(..300) };
             body.extend(std::iter::repeat_n('x', padding));
@@ -282,7 +285,7 @@ impl User {
             (412, Action::Create { .. } | Action::CompareAndSet { .. }) => {
                 Outcome::ConditionFailed(answer.etag)
             }
-            (503, _) => Outcome::NotApplied,
+            (503 | 507, _) => Outcome::NotApplied,
             (504, action) if action != Action::Get => Outcome::Unknown,
             (status, action) => panic!("{action:?} must not be answered by {status}"),
         };

@@ -1,8 +1,10 @@
 //! One run: the nodes, the users, the faults, and how it ends.
 
-use keva::raft::storage::StorageError;
+use keva::raft::storage::{Storage, StorageError};
+use keva::raft::types::{Incarnation, Standing};
 use keva::storage::RecoveryReport;
 
+use crate::checks::Harm;
 use crate::env::{Env, Event};
 use crate::faults::{Death, Faults, Order};
 use crate::marks::{Mark, Marks};
@@ -34,6 +36,8 @@ struct World {
     env: Env,
     nodes: Vec<Node>,
     disks: Vec<SimDisk>,
+    /// Of each disk: as it was before some start, and with which incarnation the process began.
+    copies: Vec<Vec<(Incarnation, SimDisk)>>,
     users: Vec<User>,
     load: Load,
     faults: Faults,
@@ -76,6 +80,7 @@ impl World {
         World {
             nodes: (0..plan.nodes).map(|node| Node::new(node, &plan)).collect(),
             disks: (0..plan.nodes).map(|_| SimDisk::default()).collect(),
+            copies: vec![Vec::new(); plan.nodes],
             users,
             load: Load::new(&plan),
             faults: Faults::new(&mut env),
@@ -143,7 +148,30 @@ impl World {
         if self.nodes[node].is_done(self.env.now) {
             return self.finish(node);
         }
+        let process = self.nodes[node].process.as_ref().expect("it has just finished a turn");
+        match self.env.checks.after_turn(node, &process.replica, &self.disks[node]) {
+            Some(Harm::Wiped) => self.env.mark(Mark::EmptiedAdmitted),
+            Some(Harm::Repairing) => self.env.mark(Mark::DamageRepaired),
+            Some(Harm::RolledBack(_)) => self.env.mark(Mark::RolledBackHealed),
+            Some(Harm::Rotten) | None => {}
+        }
+        self.check_space(node);
         self.faults.after_turn(&mut self.env, &mut self.nodes, node);
+    }
+
+    /// The disk never holds much more than the data.
+    fn check_space(&mut self, node: usize) {
+        let Env { plan, checks, .. } = &mut self.env;
+        let process = self.nodes[node].process.as_ref().expect("it has just finished a turn");
+        if process.step != crate::turn::Step::Read || plan.snapshot_log_bytes > 1 << 30 {
+            return;
+        }
+        let live = process.replica.store().snapshot_bytes();
+        let names = self.disks[node].names();
+        let (aside, used): (Vec<&String>, Vec<&String>) =
+            names.iter().partition(|name| name.starts_with("damaged-"));
+        let sum = |names: &[&String]| names.iter().map(|name| self.disks[node].len_of(name) as u64).sum::<u64>();
+        checks.snapshots.check_space(plan, node, live, sum(&used), sum(&aside));
     }
 
     /// A node that was asked to stop is done.
@@ -175,8 +203,19 @@ impl World {
             env.mark(Mark::CrashAtDisk);
             return Some(Death::PowerCut);
         }
+        if matches!(error, StorageError::Damaged { .. })
+            && env.checks.atlas.harm(node) == Some(Harm::Rotten)
+            && self.nodes[node].process.is_some()
+        {
+            env.mark(Mark::RotFoundInUse);
+            return Some(Death::Kill);
+        }
         let StorageError::Io { source, .. } = error else { return None };
-        if source.kind() == std::io::ErrorKind::StorageFull && self.nodes[node].is_disk_full {
+        if error.is_disk_full() && self.nodes[node].is_disk_full {
+            // Only what makes a disk ready for use cannot do without space.
+            let is_ready = self.disks[node].names().iter().any(|name| name == "hard-state");
+            let is_starting = self.nodes[node].process.is_none();
+            assert!(is_starting && !(is_ready && env.checks.atlas.is_sound(node)), "node{}: {error}", node + 1);
             env.mark(Mark::DiskFilled);
             return Some(Death::Kill);
         }
@@ -207,12 +246,46 @@ impl World {
                 if self.nodes[node].process.is_some() {
                     self.die(node, Death::PowerCut);
                 }
-                self.disks[node] = SimDisk::default();
+                self.wipe(node);
             }
+            Order::RollBack(node) => self.roll_back(node),
         }
     }
 
+    fn wipe(&mut self, node: usize) {
+        self.env.trace(|| format!("node{}'s disk is emptied", node + 1));
+        self.env.mark(Mark::DiskEmptied);
+        self.env.checks.on_harm(node, Harm::Wiped, &self.disks[node]);
+        self.disks[node] = SimDisk::default();
+        self.copies[node].clear();
+        (self.nodes[node].has_refused, self.nodes[node].rot) = (false, None);
+    }
+
+    /// Puts an older copy in a disk's place, one so old that all others will notice.
+    fn roll_back(&mut self, node: usize) {
+        let Some(met) = self.env.checks.atlas.noticed_before(node) else { return };
+        let copies = std::mem::take(&mut self.copies[node]);
+        let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 < met).collect();
+        if old.is_empty() {
+            self.copies[node] = copies;
+            return;
+        }
+        let (incarnation, copy) = old[self.faults.rng(Class::RollBack).usize(..old.len())];
+        if self.nodes[node].process.is_some() {
+            self.die(node, Death::PowerCut);
+        }
+        self.env.trace(|| format!("node{}'s disk goes back to before start {incarnation}", node + 1));
+        self.env.mark(Mark::DiskRolledBack);
+        let disk = &self.disks[node];
+        self.env.checks.durable[node].refresh(disk);
+        let term = self.env.checks.durable[node].term;
+        self.env.checks.on_harm(node, Harm::RolledBack(term), disk);
+        self.disks[node] = copy.fork();
+        self.nodes[node].rot = None;
+    }
+
     fn die(&mut self, node: usize, death: Death) {
+        self.note_end(node);
         let host = &mut self.nodes[node];
         (host.process, host.wake_at, host.has_power) = (None, None, death == Death::Kill);
         self.env.checks.on_end(node);
@@ -228,25 +301,36 @@ impl World {
         } else {
             self.env.schedule(self.env.now + 1, Event::Start { node });
         }
+        // Whoever forgets that another one's disk went back must not hear of it again: its operator empties it.
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            if matches!(self.env.checks.atlas.harm(other), Some(Harm::RolledBack(_))) {
+                self.orders.push(Order::Wipe(other));
+            }
+        }
+    }
+
+    fn note_end(&mut self, node: usize) {
+        let Some(process) = &self.nodes[node].process else { return };
+        let raft = process.replica.raft();
+        if raft.is_receiving_snapshot() {
+            self.env.mark(Mark::InstallCutShort);
+        } else if raft.storage().snapshot_draft().is_some() {
+            self.env.mark(Mark::SnapshotCutShort);
+        }
     }
 
     fn start(&mut self, node: usize) {
-        let host = &mut self.nodes[node];
-        if host.process.is_some() || host.has_refused || host.is_outside {
+        if self.nodes[node].process.is_some() || self.nodes[node].is_outside {
             return;
         }
-        let disk = &self.disks[node];
-        if host.has_power {
-            disk.end_process();
-        } else {
-            self.faults.crash_disk(&self.env.plan, disk);
-            host.has_power = true;
-            if host.is_misdirected {
-                self.faults.misdirect(disk);
-            } else if host.is_damaged {
-                self.faults.rot_disk(disk);
-            }
+        if self.nodes[node].has_refused {
+            self.env.mark(Mark::RefusedEmptied);
+            self.wipe(node);
         }
+        self.wake_disk(node);
+        let (host, disk) = (&mut self.nodes[node], &self.disks[node]);
+        let keeps_copies = self.env.plan.classes.has(Class::RollBack) && self.env.checks.atlas.is_sound(node);
+        let copy = keeps_copies.then(|| disk.fork());
         let is_calm = self.env.checks.is_calm;
         if self.env.plan.classes.has(Class::RecoveryCrash) && !is_calm {
             let rng = self.faults.rng(Class::RecoveryCrash);
@@ -263,14 +347,53 @@ impl World {
         }
         host.clock = Clock::new(self.env.now, &mut host.rng, &self.env.plan, is_calm);
         match host.start(self.env.now, &self.env.plan, disk) {
-            Ok(report) => self.started(node, &report),
+            Ok(report) => {
+                self.started(node, &report);
+                self.keep_copy(node, copy);
+            }
             Err(error) => self.not_started(node, &error),
+        }
+    }
+
+    /// What the disk holds when a process looks at it.
+    fn wake_disk(&mut self, node: usize) {
+        let (host, disk) = (&mut self.nodes[node], &self.disks[node]);
+        if host.has_power {
+            disk.end_process();
+        } else {
+            self.faults.crash_disk(&self.env.plan, disk);
+            host.has_power = true;
+        }
+        let Some(kind) = host.rot.take() else { return };
+        if !self.env.checks.may_harm(node, &self.disks) {
+            return;
+        }
+        self.env.checks.on_harm(node, Harm::Rotten, disk);
+        host.rotted_by = Some(kind);
+        match kind {
+            Class::Misdirect => self.faults.misdirect(disk),
+            _ => self.faults.rot_disk(disk),
+        }
+        self.env.trace(|| format!("node{}'s disk is damaged: {kind}", node + 1));
+    }
+
+    fn keep_copy(&mut self, node: usize, copy: Option<SimDisk>) {
+        let process = self.nodes[node].process.as_ref().expect("just started");
+        let incarnation = process.replica.raft().storage().incarnation();
+        let copies = &mut self.copies[node];
+        copies.extend(copy.map(|copy| (incarnation, copy)));
+        if copies.len() > 4 {
+            copies.remove(0);
         }
     }
 
     fn started(&mut self, node: usize, report: &RecoveryReport) {
         let env = &mut self.env;
         env.trace(|| format!("node{} starts: {report}", node + 1));
+        let raft = self.nodes[node].process.as_ref().expect("just started").replica.raft();
+        let (standing, has_snapshot) = (raft.standing(), raft.storage().snapshot().is_some());
+        let was_rotten = env.checks.atlas.harm(node) == Some(Harm::Rotten);
+        let is_misplaced = self.nodes[node].rotted_by == Some(Class::Misdirect);
         let rare = [
             (report.torn.is_some(), Mark::TornTailCut),
             (report.hard_state.is_some_and(|case| case.contains("only")), Mark::SlotLost),
@@ -278,8 +401,12 @@ impl World {
             (report.rewritten_bytes > 0, Mark::TailRewritten),
             (report.clean, Mark::RecoveryClean),
             (report.first_start && self.nodes[node].starts > 1, Mark::StartCutShort),
-            (self.nodes[node].is_damaged && !self.nodes[node].is_misdirected, Mark::RotHarmless),
-            (self.nodes[node].is_misdirected, Mark::MisplacedHarmless),
+            (self.nodes[node].is_disk_full && !report.first_start, Mark::FullRestart),
+            (was_rotten && standing == Standing::Voter && !is_misplaced, Mark::RotHarmless),
+            (was_rotten && standing == Standing::Voter && is_misplaced, Mark::MisplacedHarmless),
+            (was_rotten && standing != Standing::Voter && !is_misplaced, Mark::DamageSetAside),
+            (was_rotten && standing != Standing::Voter && is_misplaced, Mark::MisplacedSetAside),
+            (has_snapshot, Mark::RestoredFromSnapshot),
         ];
         for (_, mark) in rare.into_iter().filter(|(happened, _)| *happened) {
             env.mark(mark);
@@ -296,10 +423,12 @@ impl World {
             self.env.mark(Mark::RecoveryCutShort);
             return self.die(node, death);
         }
-        assert!(self.nodes[node].is_damaged, "node{} does not start, on a good disk: {error}", node + 1);
-        let is_misdirected = self.nodes[node].is_misdirected;
-        self.env.mark(if is_misdirected { Mark::MisplacedRefused } else { Mark::RotRefused });
+        let is_rotten = self.env.checks.atlas.harm(node) == Some(Harm::Rotten);
+        assert!(is_rotten, "node{} does not start, on a good disk: {error}", node + 1);
+        self.env.mark(Mark::RotRefused);
         self.nodes[node].has_refused = true;
+        let after = exponential(self.faults.rng(Class::Rot), self.env.plan.unit() * 4);
+        self.env.schedule(self.env.now + 1 + after, Event::Start { node });
     }
 
     // ---- the end --------------------------------------------------------------------------------
@@ -307,11 +436,17 @@ impl World {
     /// No more faults inside a majority; those outside of it last. Returns the majority.
     fn calm_down(&mut self) -> Vec<usize> {
         let mut rng = stream(self.env.plan.seed, 4);
-        let mut core: Vec<usize> =
-            (0..self.nodes.len()).filter(|node| !self.nodes[*node].is_damaged).collect();
-        rng.shuffle(&mut core);
-        let least = self.nodes.len() / 2 + 1;
-        core.truncate(rng.usize(least..=core.len()));
+        let mut core: Vec<usize> = (0..self.nodes.len()).collect();
+        // A node that may not vote yet may need all others.
+        let (least, atlas) = (self.nodes.len() / 2 + 1, &self.env.checks.atlas);
+        let mut whole: Vec<usize> = core.iter().copied().filter(|node| atlas.is_whole(*node)).collect();
+        if rng.bool() && whole.len() >= least {
+            rng.shuffle(&mut whole);
+            whole.truncate(rng.usize(least..=whole.len()));
+            core = whole;
+        } else if whole.len() < core.len() {
+            self.env.mark(Mark::AllRecover);
+        }
         core.sort_unstable();
         self.env.trace(|| format!("the faults end inside of {core:?}"));
         self.env.checks.is_calm = true;
@@ -382,14 +517,18 @@ impl World {
                 return Some(format!("node{} is down", node + 1));
             };
             let status = process.replica.status();
+            if status.standing != Standing::Voter {
+                return Some(format!("node{} is {:?}", node + 1, status.standing));
+            }
             leaders += usize::from(process.replica.raft().is_leader());
-            places.push((status.last_index, status.commit_index, status.applied_index));
+            let hash = process.replica.store().state_hash();
+            places.push((status.last_index, status.commit_index, status.applied_index, hash));
             let waiting = process.replica.in_flight();
             if waiting.writes + waiting.reads + waiting.held_bytes + waiting.uncommitted_bytes > 0 {
                 return Some(format!("node{} has work left: {waiting:?}", node + 1));
             }
         }
-        let (last, commit, applied) = places[0];
+        let (last, commit, applied, _) = places[0];
         let is_even = last == commit && commit == applied && places.iter().all(|place| *place == places[0]);
         if leaders != 1 || !is_even {
             return Some(format!("{leaders} leaders; last, commit, applied: {places:?}"));
@@ -411,6 +550,9 @@ impl World {
         }
         if self.env.network.stalled_out > 0 {
             self.env.mark(Mark::LinkStalledOut);
+        }
+        if self.disks.iter().any(|disk| disk.reuses() > 0) {
+            self.env.mark(Mark::FileReused);
         }
         if self.env.network.full > 0 {
             self.env.mark(Mark::SocketFull);

@@ -43,6 +43,10 @@ pub struct Faults {
     pub unreadable: Option<Index>,
     /// The next syncs fail. All copies of the disk share it, so that a test can switch it while a node has the disk.
     pub failing_sync: Arc<AtomicBool>,
+    /// No space for growth, nor for another snapshot. Shared like the one above.
+    pub full: Arc<AtomicBool>,
+    /// What is read back of a draft is not what was written. Shared like the ones above.
+    pub rotten_drafts: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -137,6 +141,9 @@ impl MemoryStorage {
     }
 
     fn fits(&self, bytes: u64, purpose: Purpose) -> bool {
+        if purpose == Purpose::Growth && self.faults.full.load(Ordering::SeqCst) {
+            return false;
+        }
         self.space.is_none_or(|space| {
             let kept = if purpose == Purpose::Growth { space.reserve } else { 0 };
             self.used() + bytes + kept <= space.bytes
@@ -282,7 +289,7 @@ impl Storage for MemoryStorage {
 
     fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
         let earlier = self.draft.take();
-        if !self.fits(bytes, Purpose::Upkeep) {
+        if self.faults.full.load(Ordering::SeqCst) || !self.fits(bytes, Purpose::Upkeep) {
             self.draft = earlier;
             return Ok(false);
         }
@@ -310,7 +317,8 @@ impl Storage for MemoryStorage {
         let Draft { last, bytes, content } = self.draft.take().expect("a draft was begun");
         assert_eq!(content.len() as u64, bytes, "only a whole draft is finished");
         let snapshot = snapshot_meta(last, &content);
-        if expected.is_some_and(|expected| expected != snapshot) {
+        let is_rotten = self.faults.rotten_drafts.load(Ordering::SeqCst);
+        if is_rotten || expected.is_some_and(|expected| expected != snapshot) {
             return Ok(SnapshotProgress::Damaged);
         }
         let content: Arc<[u8]> = content.into();

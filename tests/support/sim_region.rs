@@ -6,7 +6,7 @@
 //! [`SimDisk::crash`] decides what is left.
 #![allow(unreachable_pub, reason = "shared by several test programs")]
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
@@ -46,6 +46,10 @@ struct State {
     operations: u64,
     syncs: u64,
     bytes_written: u64,
+    /// Renames of a segment to the name of one that is prepared.
+    reuses: u64,
+    /// Counts how often bytes changed by themselves.
+    rots: u64,
     tears: bool,
     dead: bool,
     descriptors: usize,
@@ -64,6 +68,10 @@ struct File {
     ever_synced: bool,
     /// Counts what may have changed `durable`.
     changes: u64,
+    /// [`State::rots`] when this file's bytes last changed by themselves.
+    rotted: u64,
+    /// How many handles there are.
+    handles: usize,
     /// The disk cannot read what is at this byte.
     unreadable: Option<usize>,
 }
@@ -88,8 +96,12 @@ pub struct SimDirectory(SimDisk);
 pub struct SimRegion {
     disk: SimDisk,
     id: u64,
-    /// The file as this process sees it. A file is open once at a time, so nobody else changes it.
+    /// The file as this process sees it. A file is open once at a time, so nobody else changes it, but for the disk.
     bytes: Vec<u8>,
+    /// [`State::rots`] when these were the file's bytes.
+    seen: u64,
+    /// The file after it has changed by itself.
+    rotten: OnceCell<Vec<u8>>,
     sealed: bool,
 }
 
@@ -106,6 +118,9 @@ impl SimDisk {
         state.faults = Faults::default();
         state.dead = false;
         (state.descriptors, state.descriptors_most) = (0, 0);
+        for file in state.files.values_mut() {
+            file.handles = 0;
+        }
         SimDisk(Rc::new(RefCell::new(state)))
     }
 
@@ -136,6 +151,12 @@ impl SimDisk {
         }
     }
 
+    /// Bytes of all files, as far as a name leads to them.
+    pub fn bytes_of_all(&self) -> usize {
+        let state = self.0.borrow();
+        state.names.values().map(|id| state.files[id].cached.len()).sum()
+    }
+
     /// Bytes of a file.
     pub fn len_of(&self, name: &str) -> usize {
         let state = self.0.borrow();
@@ -156,6 +177,11 @@ impl SimDisk {
     /// Syncs so far, of files and of names.
     pub fn syncs(&self) -> u64 {
         self.0.borrow().syncs
+    }
+
+    /// How often a segment's file became the next segment's.
+    pub fn reuses(&self) -> u64 {
+        self.0.borrow().reuses
     }
 
     /// Bytes written so far.
@@ -237,6 +263,14 @@ impl SimDisk {
         state.durable_names.remove(name);
     }
 
+    /// A misdirected write: bytes that belong elsewhere, on the disk and in the cache.
+    pub fn overwrite(&self, name: &str, offset: usize, bytes: &[u8]) {
+        self.rot(name, |file| {
+            file.cached[offset..offset + bytes.len()].copy_from_slice(bytes);
+            file.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
+        });
+    }
+
     /// A sector of a file fails: whoever opens the file to read it gets an error.
     pub fn make_unreadable(&self, name: &str, offset: usize) {
         let mut state = self.0.borrow_mut();
@@ -244,22 +278,21 @@ impl SimDisk {
         state.files.get_mut(&id).expect("a name has a file").unreadable = Some(offset);
     }
 
-    /// A misdirected write: bytes that belong elsewhere, on the disk and in the cache.
-    pub fn overwrite(&self, name: &str, offset: usize, bytes: &[u8]) {
-        let mut state = self.0.borrow_mut();
-        let id = state.names[name];
-        let file = state.files.get_mut(&id).expect("a name has a file");
-        file.cached[offset..offset + bytes.len()].copy_from_slice(bytes);
-        file.durable[offset..offset + bytes.len()].copy_from_slice(bytes);
-    }
-
     /// Bit rot: flips bits of a byte, on the disk and in the cache.
     pub fn flip(&self, name: &str, offset: usize, mask: u8) {
+        self.rot(name, |file| {
+            file.cached[offset] ^= mask;
+            file.durable[offset] ^= mask;
+        });
+    }
+
+    fn rot(&self, name: &str, change: impl FnOnce(&mut File)) {
         let mut state = self.0.borrow_mut();
-        let id = state.names[name];
+        state.rots += 1;
+        let (id, rots) = (state.names[name], state.rots);
         let file = state.files.get_mut(&id).expect("a name has a file");
-        file.cached[offset] ^= mask;
-        file.durable[offset] ^= mask;
+        file.rotted = rots;
+        change(file);
     }
 }
 
@@ -405,6 +438,7 @@ impl Directory for SimDirectory {
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.change(|state| {
             let id = state.names.remove(from).ok_or_else(|| not_found(from))?;
+            state.reuses += u64::from(from.starts_with("seg-") && to.ends_with(".tmp"));
             state.free(to);
             state.names.insert(to.into(), id);
             state.unsynced_names.push(NameChange::Rename(from.into(), to.into(), id));
@@ -429,6 +463,8 @@ impl Directory for SimDirectory {
             }
             state.unsynced_names.clear();
             state.durable_names = state.names.clone();
+            let State { files, names, .. } = state;
+            files.retain(|id, file| file.handles > 0 || names.values().any(|named| named == id));
             Ok(())
         })
     }
@@ -439,7 +475,23 @@ impl SimRegion {
         let mut state = disk.0.borrow_mut();
         state.descriptors += 1;
         state.descriptors_most = state.descriptors_most.max(state.descriptors);
-        SimRegion { disk: disk.clone(), id, bytes, sealed: false }
+        let seen = state.rots;
+        state.files.get_mut(&id).expect("an open file is kept").handles += 1;
+        SimRegion { disk: disk.clone(), id, bytes, seen, rotten: OnceCell::new(), sealed: false }
+    }
+
+    /// The file's bytes, with what has happened to them by itself.
+    fn current(&self) -> &[u8] {
+        if let Some(rotten) = self.rotten.get() {
+            return rotten;
+        }
+        let state = self.disk.0.borrow();
+        match state.files.get(&self.id) {
+            Some(file) if state.rots > self.seen && file.rotted > self.seen => {
+                self.rotten.get_or_init(|| file.cached.clone())
+            }
+            _ => &self.bytes,
+        }
     }
 
     /// Gives the descriptor back.
@@ -463,11 +515,15 @@ impl Region for SimRegion {
     }
 
     fn read(&self, offset: usize, len: usize) -> &[u8] {
-        &self.bytes[offset..offset + len]
+        &self.current()[offset..offset + len]
     }
 
     fn write_at(&mut self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         assert!(!self.sealed, "a write after the segment was sealed");
+        if let Some(rotten) = self.rotten.take() {
+            self.bytes = rotten;
+            self.seen = self.disk.0.borrow().rots;
+        }
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
         self.with_file(|state, id| {
             state.bytes_written += bytes.len() as u64;
@@ -512,5 +568,8 @@ impl Region for SimRegion {
 impl Drop for SimRegion {
     fn drop(&mut self) {
         self.release();
+        if let Some(file) = self.disk.0.borrow_mut().files.get_mut(&self.id) {
+            file.handles -= 1;
+        }
     }
 }

@@ -76,7 +76,9 @@ impl Health {
     fn disk_text(&self) -> &'static str {
         match (self.is_full, self.leader_is_full) {
             (false, false) => "has room",
-            (true, false) => "full; make space on this node's disk",
+            (true, false) => {
+                "full; make space on this node's disk; until then it refuses writes that need space with 507"
+            }
             (false, true) => {
                 "has room, but the leader's is full: writes that need space are refused with 507"
             }

@@ -162,8 +162,8 @@ fn not_applied(reason: NotApplied) -> Problem {
         NotApplied::DiskFull => (
             Status::InsufficientStorage,
             "disk-full",
-            "the leader's disk is full, so nothing was written: make space on it, or delete keys; reads, deletions and \
-             values that do not grow still work",
+            "the disk of this node or of the leader is full, so nothing was written: make space on it, or delete keys; \
+             reads, deletions and values that do not grow still work",
         ),
         NotApplied::NotReady => (
             Status::ServiceUnavailable,

@@ -136,7 +136,7 @@ fn log_standing(old: Standing, new: Standing) {
 fn log_room(old: &Health, new: &Health) {
     match (old.is_full, new.is_full) {
         (false, true) => log::warn!(
-            "the disk is full: this node takes no more data; make space on the disk of its working directory, and it \
+            "the disk is full: this node refuses writes that need space with 507; make space on the disk of its working directory, and it \
              goes on by itself"
         ),
         (true, false) => log::info!("the disk has room again"),

@@ -28,8 +28,8 @@ impl fmt::Display for Summary<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::storage::SnapshotMeta;
     use crate::raft::types::{NodeId, Term};
+    use crate::replica::io::SnapshotMeta;
 
     #[test]
     fn payloads_are_not_shown() {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use keva::raft::entry::Entry;
-use keva::raft::types::{Index, NodeId, Term};
+use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
 
 use crate::support::sim_region::SimDisk;
 
@@ -23,6 +23,14 @@ struct Segment {
     entries: Vec<(Term, u32)>,
 }
 
+/// One snapshot file's durable bytes.
+#[derive(Debug)]
+struct SnapshotFile {
+    changes: u64,
+    /// What it covers, if it is whole.
+    last: Option<EntryId>,
+}
+
 /// See the module's text. Records are read once.
 #[derive(Debug, Default)]
 pub(crate) struct DurableView {
@@ -30,8 +38,21 @@ pub(crate) struct DurableView {
     segments: BTreeMap<u64, Segment>,
     /// Files that have a durable name, newest segment first.
     live: Vec<(u64, u64)>,
+    /// By the file's number.
+    snapshots: BTreeMap<u64, SnapshotFile>,
+    /// What the newest whole snapshot covers, `0@0` without one.
+    pub(crate) snapshot: EntryId,
     pub(crate) term: Term,
     pub(crate) vote: Option<NodeId>,
+    pub(crate) standing: Standing,
+}
+
+/// What a copy of the hard state says.
+struct Slot {
+    seq: u64,
+    term: Term,
+    vote: Option<NodeId>,
+    standing: Standing,
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -42,14 +63,29 @@ impl DurableView {
     /// Reads what has become durable since the last time.
     pub(crate) fn refresh(&mut self, disk: &SimDisk) {
         let (segments, live) = (&mut self.segments, &mut self.live);
+        let (snapshots, mut newest) = (&mut self.snapshots, EntryId::default());
         live.clear();
-        let mut slots = None;
+        let mut slot = None;
         disk.visit_durable(|name, id, changes, bytes| {
             if name == "hard-state" && bytes.len() == 2 * HEADER_BYTES {
-                slots = newest_slot(bytes);
+                slot = newest_slot(bytes);
             }
-            if !name.starts_with("seg-") || bytes.len() < HEADER_BYTES {
+            if bytes.len() < HEADER_BYTES {
                 return;
+            }
+            if name.starts_with("snap-") {
+                let file = snapshots.entry(id).or_insert(SnapshotFile { changes: u64::MAX, last: None });
+                if file.changes != changes {
+                    *file = SnapshotFile { changes, last: covered(bytes) };
+                }
+                newest = file.last.filter(|last| last.index > newest.index).unwrap_or(newest);
+            }
+            if !name.starts_with("seg-") {
+                return;
+            }
+            let is_reused = |segment: &Segment| segment.seq != u64_at(bytes, 48);
+            if segments.get(&id).is_some_and(is_reused) {
+                segments.remove(&id);
             }
             let segment = segments.entry(id).or_insert_with(|| Segment {
                 seq: u64_at(bytes, 48),
@@ -66,12 +102,19 @@ impl DurableView {
             }
         });
         live.sort_unstable_by(|left, right| right.cmp(left));
-        if let Some((term, vote)) = slots {
-            (self.term, self.vote) = (term, vote);
+        self.snapshot = newest;
+        if let Some(slot) = slot {
+            (self.term, self.vote, self.standing) = (slot.term, slot.vote, slot.standing);
+        }
+        // A log that has not got the snapshot's last entry is void: the snapshot came from a leader.
+        let has_last = self.entry(newest.index).is_some_and(|(term, _)| term == newest.term);
+        let goes_on = self.live.iter().any(|(_, id)| self.segments[id].base == newest.index.0 + 1);
+        if newest.index > Index(0) && !has_last && !goes_on {
+            self.live.clear();
         }
     }
 
-    /// The durable entry at an index.
+    /// The durable entry at an index. Those that only a snapshot covers are not known.
     pub(crate) fn entry(&self, index: Index) -> Option<(Term, u32)> {
         for (_, id) in &self.live {
             let segment = &self.segments[id];
@@ -88,13 +131,14 @@ impl DurableView {
 
     /// Everything up to here is durable.
     pub(crate) fn last_index(&self) -> Index {
-        let mut last = 0;
-        for (_, id) in self.live.iter().rev() {
-            let segment = &self.segments[id];
-            // A segment is whole before its successor is made.
-            last = segment.base - 1 + segment.entries.len() as u64;
-        }
-        Index(last)
+        let segment = self.live.first().map(|(_, id)| &self.segments[id]);
+        let last = segment.map_or(0, |segment| segment.base - 1 + segment.entries.len() as u64);
+        Index(last).max(self.snapshot.index)
+    }
+
+    /// Whether the disk has this entry, or a snapshot that covers it.
+    pub(crate) fn has(&self, id: EntryId) -> bool {
+        self.snapshot.index >= id.index || self.entry(id.index).is_some_and(|(term, _)| term == id.term)
     }
 
     /// The newest segment's number.
@@ -127,14 +171,26 @@ impl Segment {
     }
 }
 
-/// Term and vote of the newer whole copy.
-fn newest_slot(bytes: &[u8]) -> Option<(Term, Option<NodeId>)> {
+/// The newer whole copy.
+fn newest_slot(bytes: &[u8]) -> Option<Slot> {
     let slot = |at: usize| {
         let block = &bytes[at..at + 512];
         let crc = u32::from_le_bytes(block[8..12].try_into().expect("four bytes"));
-        (crc32c::crc32c(&block[12..]) == crc)
-            .then(|| (u64_at(block, 48), u64_at(block, 64), u64_at(block, 72)))
+        (crc32c::crc32c(&block[12..]) == crc).then(|| Slot {
+            seq: u64_at(block, 48),
+            term: Term(u64_at(block, 64)),
+            vote: Some(NodeId(u64_at(block, 72))).filter(|node| node.0 != 0),
+            standing: [Standing::Voter, Standing::Virgin, Standing::Recovering][usize::from(block[112])],
+        })
     };
-    let (_, term, vote) = slot(0).max(slot(HEADER_BYTES))?;
-    Some((Term(term), Some(NodeId(vote)).filter(|node| node.0 != 0)))
+    [slot(0), slot(HEADER_BYTES)].into_iter().flatten().max_by_key(|slot| slot.seq)
+}
+
+/// What a snapshot file covers, if its content is what its header says.
+fn covered(bytes: &[u8]) -> Option<EntryId> {
+    let len = usize::try_from(u64_at(bytes, 64)).ok()?;
+    let crc = u32::from_le_bytes(bytes[72..76].try_into().expect("four bytes"));
+    let content = bytes.get(HEADER_BYTES..HEADER_BYTES.checked_add(len)?)?;
+    let last = EntryId::new(Term(u64_at(bytes, 56)), Index(u64_at(bytes, 48)));
+    (len > 0 && crc32c::crc32c(content) == crc).then_some(last)
 }

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keva::raft::message::{AppendOutcome, Envelope, Message};
-use keva::raft::types::{EntryId, Index, NodeId, RoleName, Term};
+use keva::raft::entry::Entry;
+use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
+use keva::raft::storage::{Storage, snapshot_id};
+use keva::raft::types::{EntryId, Index, NodeId, RoleName, Standing, Term};
 use keva::replica::io::Ticket;
 use keva::replica::replica::Replica;
 
+use super::atlas::{Atlas, Harm, place};
 use super::durable::DurableView;
 use super::record::{Decision, Record};
+use super::snapshots::Snapshots;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
 use crate::support::sim_region::SimDisk;
@@ -17,14 +21,16 @@ use crate::support::storage_fixture::SimStorage;
 /// What was seen of a node when it was looked at last.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Its log: term and checksum of every entry.
+    /// Its log: term and checksum of every entry, those included that only its snapshot covers.
     log: Vec<(Term, u32)>,
+    log_start: EntryId,
     term: Term,
     is_leader: bool,
     role: Option<RoleName>,
     commit: Index,
     applied: Index,
-    matched: BTreeMap<NodeId, Index>,
+    /// Of a leader's peers, with the number of the harm that was done to them last.
+    matched: BTreeMap<NodeId, (u64, Index)>,
 }
 
 /// Remembers what the cluster has done, over crashes and restarts.
@@ -32,10 +38,14 @@ struct Seen {
 pub(crate) struct Checks {
     seen: Vec<Seen>,
     pub(crate) durable: Vec<DurableView>,
+    pub(crate) atlas: Atlas,
+    pub(crate) snapshots: Snapshots,
     leaders: BTreeMap<Term, usize>,
     votes: BTreeMap<(usize, Term), NodeId>,
     /// Checksum of every entry that ever was, and the term before it.
     entries: BTreeMap<(Index, Term), (u32, Term)>,
+    /// The bytes of those that are not committed yet: a disk may lose them.
+    bytes: BTreeMap<(Index, Term), Vec<u8>>,
     pub(crate) record: Record,
     /// The state's hash at an applied index.
     hashes: BTreeMap<Index, u64>,
@@ -56,9 +66,12 @@ impl Checks {
         Checks {
             seen: (0..plan.nodes).map(|_| Seen::default()).collect(),
             durable: (0..plan.nodes).map(|_| DurableView::default()).collect(),
+            atlas: Atlas::new(plan),
+            snapshots: Snapshots::new(plan),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             entries: BTreeMap::new(),
+            bytes: BTreeMap::new(),
             record: Record::default(),
             hashes: BTreeMap::new(),
             majority: plan.nodes / 2 + 1,
@@ -89,16 +102,34 @@ impl Checks {
     ) {
         self.observe_log(marks, node, replica);
         self.observe_commit(marks, node, replica, disks);
-        self.observe_role(marks, node, replica);
+        self.observe_role(marks, node, replica, disks);
         self.observe_applied(node, replica);
+        self.snapshots.observe(marks, node, replica, &mut self.hashes);
     }
 
     fn observe_log(&mut self, marks: &mut Marks, node: usize, replica: &Replica<SimStorage>) {
-        use keva::raft::storage::Storage;
         let raft = replica.raft();
         let storage = raft.storage();
         let seen = &mut self.seen[node];
         let last = usize::try_from(storage.last_index().0).expect("short logs");
+        let (start, snapshot) = (storage.log_start(), snapshot_id(storage));
+        assert!(start.index <= snapshot.index, "node {node}: a gap between {snapshot} and {start}");
+        assert!(snapshot.index <= raft.commit_index(), "node {node}: {snapshot} is not committed");
+        if start != seen.log_start {
+            seen.log_start = start;
+            assert!(start.index.0 <= self.record.len(), "node {node}: {start} is not committed");
+            let covered = self.record.log[..usize::try_from(start.index.0).expect("short logs")].iter();
+            let covered: Vec<(Term, u32)> = covered.map(|entry| (entry.term, entry.crc)).collect();
+            if covered.last().is_some_and(|(term, _)| *term != start.term) {
+                panic!("node {node} begins behind {start}, which is another entry");
+            }
+            let known = seen.log.len().min(covered.len());
+            if seen.log[..known] != covered[..known] {
+                marks.hit(Mark::InstalledOverConflict);
+                seen.log.truncate(last);
+            }
+            seen.log.splice(..known, covered);
+        }
         let mut common = seen.log.len().min(last);
         while common > 0 && storage.term(Index(common as u64)) != Some(seen.log[common - 1].0) {
             common -= 1;
@@ -125,6 +156,9 @@ impl Checks {
             let this = (entry.crc(), before);
             let first = *self.entries.entry((index, entry.term())).or_insert(this);
             assert_eq!(first, this, "node {node} has another entry {} than others", entry.id());
+            if index.0 > self.record.len() {
+                self.bytes.entry((index, entry.term())).or_insert_with(|| entry.bytes().to_vec());
+            }
             seen.log.push((entry.term(), entry.crc()));
         }
     }
@@ -136,7 +170,6 @@ impl Checks {
         replica: &Replica<SimStorage>,
         disks: &[SimDisk],
     ) {
-        use keva::raft::storage::Storage;
         let raft = replica.raft();
         let commit = raft.commit_index();
         let from = self.seen[node].commit;
@@ -150,6 +183,7 @@ impl Checks {
         let is_own = raft.storage().term(commit) == Some(raft.term());
         assert!(!counted || is_own, "the leader {node} counted the entry {commit} of an old term");
         for index in from.0 + 1..=commit.0 {
+            assert!(index > self.seen[node].log_start.index.0 || index <= self.record.len());
             let (term, crc) = self.seen[node].log[usize::try_from(index - 1).expect("short logs")];
             if index <= self.record.len() {
                 let known = self.record.get(index);
@@ -161,7 +195,9 @@ impl Checks {
                 continue;
             }
             let tick = self.next_tick();
-            let entry = raft.storage().entry(Index(index)).expect("the disk is sound");
+            let bytes = self.bytes.remove(&(Index(index), term)).expect("kept until now");
+            let entry = Entry::decode(&bytes).expect("as it was");
+            self.bytes.retain(|(other, _), _| other.0 > index);
             if self.record.push(entry, raft.term(), tick) == Decision::Skipped {
                 marks.hit(Mark::WriteSkipped);
             }
@@ -175,17 +211,25 @@ impl Checks {
         self.seen[node].commit = commit;
     }
 
-    /// What is committed is durable on a majority.
+    /// What is committed is durable on a majority. A disk that was harmed counts with what it had: its node may have
+    /// said so before.
     fn check_quorum(&mut self, id: EntryId, disks: &[SimDisk]) {
         let mut count = 0;
         for (node, disk) in disks.iter().enumerate() {
             self.durable[node].refresh(disk);
-            count += usize::from(self.durable[node].entry(id.index).is_some_and(|(term, _)| term == id.term));
+            let had = self.atlas.lost(node).iter().any(|lost| lost.has(id));
+            count += usize::from(had || self.durable[node].has(id));
         }
         assert!(count >= self.majority, "entry {id} was committed, and is durable on {count} nodes only");
     }
 
-    fn observe_role(&mut self, marks: &mut Marks, node: usize, replica: &Replica<SimStorage>) {
+    fn observe_role(
+        &mut self,
+        marks: &mut Marks,
+        node: usize,
+        replica: &Replica<SimStorage>,
+        disks: &[SimDisk],
+    ) {
         let raft = replica.raft();
         let seen = &mut self.seen[node];
         let (term, is_leader) = (raft.term(), raft.is_leader());
@@ -208,12 +252,32 @@ impl Checks {
             }
         }
         if is_leader {
-            for (peer, progress) in raft.peers() {
-                let (matched, next) = (progress.match_index(), progress.next_index());
-                assert!(matched < next, "{peer}: match {matched}, next {next}");
-                let before = self.seen[node].matched.insert(peer, matched).unwrap_or_default();
-                assert!(matched >= before, "{peer}: match went back from {before} to {matched}");
+            self.check_matches(node, replica, disks);
+        }
+    }
+
+    /// What a leader believes that its peers have never shrinks, and they have it: unless their disks were harmed, and
+    /// then only for as long as nobody has told the leader.
+    fn check_matches(&mut self, node: usize, replica: &Replica<SimStorage>, disks: &[SimDisk]) {
+        for (peer, progress) in replica.raft().peers() {
+            let (matched, next) = (progress.match_index(), progress.next_index());
+            assert!(matched < next, "{peer}: match {matched}, next {next}");
+            let epoch = self.atlas.epoch(place(peer));
+            let before = self.seen[node].matched.insert(peer, (epoch, matched));
+            let before = before.filter(|before| before.0 == epoch).map_or(Index(0), |before| before.1);
+            let is_told = self.atlas.is_told(node, peer);
+            assert!(matched >= before || epoch > 0, "{peer}: match went back from {before} to {matched}");
+            if matched == before || !is_told {
+                continue;
             }
+            let view = &mut self.durable[place(peer)];
+            view.refresh(&disks[place(peer)]);
+            // In a later term it may have removed what it had acknowledged.
+            assert!(
+                view.term > replica.raft().term() || view.last_index() >= matched,
+                "node {node} believes that {peer} has entry {matched}, and its disk ends with {}",
+                view.last_index()
+            );
         }
     }
 
@@ -247,7 +311,34 @@ impl Checks {
     /// A process ended.
     pub(crate) fn on_end(&mut self, node: usize) {
         self.seen[node].is_leader = false;
+        self.atlas.on_end(node);
+        self.snapshots.on_end(node);
         self.asked.retain(|(asked, _), _| *asked != node);
+    }
+
+    /// Whether the others can do without this node's disk.
+    pub(crate) fn may_harm(&mut self, node: usize, disks: &[SimDisk]) -> bool {
+        for (view, disk) in self.durable.iter_mut().zip(disks) {
+            view.refresh(disk);
+        }
+        self.record.len() > 0 && self.atlas.may_harm(node, &self.durable)
+    }
+
+    /// A disk is harmed in a way that need not be noticed when its process starts.
+    pub(crate) fn on_harm(&mut self, node: usize, harm: Harm, disk: &SimDisk) {
+        self.durable[node].refresh(disk);
+        let view = match harm {
+            Harm::Rotten => DurableView::default(),
+            Harm::Repairing | Harm::Wiped | Harm::RolledBack(_) => self.forget(node),
+        };
+        self.atlas.set_harm(node, harm, view);
+    }
+
+    /// What a node had is no more.
+    fn forget(&mut self, node: usize) -> DurableView {
+        self.seen[node] = Seen::default();
+        self.snapshots.forget(node);
+        std::mem::take(&mut self.durable[node])
     }
 
     /// A process began on what its disk holds.
@@ -258,43 +349,74 @@ impl Checks {
         replica: &Replica<SimStorage>,
         disk: &SimDisk,
     ) {
-        use keva::raft::storage::Storage;
+        let raft = replica.raft();
+        let storage = raft.storage();
+        let standing = raft.standing();
+        if self.atlas.harm(node) == Some(Harm::Rotten) {
+            if standing == Standing::Voter {
+                self.atlas.forgive(node);
+            } else {
+                let (term, vote) = (self.durable[node].term, self.durable[node].vote);
+                let lost = self.forget(node);
+                // Only entries and snapshots may be lost in this way.
+                (self.durable[node].term, self.durable[node].vote) = (term, vote);
+                self.atlas.set_harm(node, Harm::Repairing, lost);
+            }
+        }
+        self.atlas.on_start(node, standing, (storage.disk_id(), storage.incarnation()));
         let before = &mut self.seen[node];
         (before.is_leader, before.role, before.applied) = (false, None, Index(0));
         // A term that was not synced is no promise; see below for those that were.
-        (before.commit, before.term) = (Index(0), replica.raft().term());
+        (before.commit, before.term) = (Index(0), raft.term());
         // What was not synced may be gone.
-        before.log.truncate(usize::try_from(replica.raft().last_index().0).expect("short logs"));
+        before.log.truncate(usize::try_from(raft.last_index().0).expect("short logs"));
         let view = &mut self.durable[node];
-        let (term, last, newest) = (view.term, view.last_index(), view.newest_segment());
+        let (term, last, newest, snapshot) =
+            (view.term, view.last_index(), view.newest_segment(), view.snapshot);
         view.refresh(disk);
-        let raft = replica.raft();
         assert!(raft.term() >= term, "node {node} forgot term {term}");
+        let mine = snapshot_id(storage);
+        assert!(mine.index >= snapshot.index, "node {node} forgot its snapshot up to {snapshot}: {mine}");
+        assert_eq!(mine, view.snapshot, "node {node} does not take the newest snapshot on its disk");
         // Entries end with a crash only when a newer segment says that they were removed.
         let is_kept = raft.last_index() >= last || view.newest_segment() > newest;
         assert!(is_kept, "node {node} forgot durable entries from {} on", raft.last_index().next());
         for (index, term, _) in view.entries() {
-            assert_eq!(
-                raft.storage().term(index),
-                Some(term),
-                "node {node} forgot the durable entry {index}"
-            );
+            let is_there = storage.term(index) == Some(term) || index < storage.log_start().index;
+            assert!(is_there, "node {node} forgot the durable entry {index}");
         }
         self.observe_log(marks, node, replica);
     }
 
     /// A message is handed to the network.
-    pub(crate) fn on_send(&mut self, node: usize, envelope: &Envelope, disk: &SimDisk) {
+    pub(crate) fn on_send(
+        &mut self,
+        node: usize,
+        envelope: &Envelope,
+        standing: Standing,
+        disk: &SimDisk,
+    ) {
         let Envelope { from, to, term, message } = envelope;
+        let wants_voter = match message {
+            Message::PreVoteResponse { granted, .. } | Message::RequestVoteResponse { granted } => *granted,
+            Message::PreVote { .. } | Message::RequestVote { .. } => true,
+            _ => false,
+        };
+        let is_allowed = !wants_voter || standing == Standing::Voter;
+        assert!(is_allowed, "{from} takes part in elections as {standing:?}: {message:?}");
         let is_promise = match message {
             Message::RequestVote { .. }
             | Message::RequestVoteResponse { .. }
-            | Message::AppendEntriesResponse { .. } => true,
+            | Message::AppendEntriesResponse { .. }
+            | Message::InstallSnapshotResponse { .. } => true,
             Message::PreVote { .. }
             | Message::PreVoteResponse { .. }
             | Message::AppendEntries { .. }
             | Message::Heartbeat { .. }
             | Message::HeartbeatResponse { .. }
+            | Message::InstallSnapshot { .. }
+            | Message::Admission
+            | Message::AdmissionResponse { .. }
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. }
             | Message::TimeoutNow
@@ -308,13 +430,17 @@ impl Checks {
         assert!(view.term >= *term, "{from} speaks in term {term} and may forget it");
         match message {
             Message::RequestVote { last, .. } => {
-                let has = last.index == Index(0)
-                    || view.entry(last.index).is_some_and(|(term, _)| term == last.term);
+                let has = last.index == Index(0) || view.has(*last);
                 assert!(has, "{from} campaigns with {last} and may forget it");
                 self.check_vote(node, *term, *from);
             }
             Message::RequestVoteResponse { granted: true } => self.check_vote(node, *term, *to),
             Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index } } => {
+                self.check_acknowledgement(node, *term, *match_index);
+            }
+            Message::InstallSnapshotResponse {
+                outcome: SnapshotOutcome::Installed { match_index }, ..
+            } => {
                 self.check_acknowledgement(node, *term, *match_index);
             }
             _ => {}
@@ -325,17 +451,27 @@ impl Checks {
         let view = &self.durable[node];
         let is_kept = view.term == term && view.vote == Some(candidate);
         assert!(is_kept, "node {node} votes for {candidate} in term {term} and may forget it");
-        let first = *self.votes.entry((node, term)).or_insert(candidate);
-        assert_eq!(first, candidate, "node {node} voted twice in term {term}");
+        assert_eq!(view.standing, Standing::Voter, "node {node} votes in term {term} and may not");
+        // Nobody counts the votes of a disk that was rolled back.
+        if !matches!(self.atlas.harm(node), Some(Harm::RolledBack(_))) {
+            let first = *self.votes.entry((node, term)).or_insert(candidate);
+            assert_eq!(first, candidate, "node {node} voted twice in term {term}");
+        }
     }
 
     fn check_acknowledgement(&self, node: usize, term: Term, index: Index) {
         if index == Index(0) {
             return;
         }
-        let mine = self.durable[node].entry(index);
+        let view = &self.durable[node];
+        // What a snapshot covers is committed.
+        let covered = view.snapshot.index >= index && index.0 <= self.record.len();
+        let mine = view.entry(index).or_else(|| {
+            let known = covered.then(|| self.record.get(index.0))?;
+            Some((known.term, known.crc))
+        });
         assert!(
-            mine.is_some() && self.durable[node].last_index() >= index,
+            mine.is_some() && view.last_index() >= index,
             "node {node} acknowledges entry {index} and may lose it"
         );
         let leader = self.leaders.get(&term).map(|leader| &self.seen[*leader]);
@@ -346,5 +482,21 @@ impl Checks {
                 "node {node} acknowledges entry {index}, but has another one than the leader"
             );
         }
+    }
+
+    /// A turn has ended. Says which harm of the node's disk is made good with it.
+    pub(crate) fn after_turn(
+        &mut self,
+        node: usize,
+        replica: &Replica<SimStorage>,
+        disk: &SimDisk,
+    ) -> Option<Harm> {
+        let (view, record) = (&mut self.durable[node], &self.record);
+        let covers_all = |lost_term| {
+            view.refresh(disk);
+            let last = record.log.last().map_or(EntryId::default(), |last| EntryId::new(last.term, Index(record.len())));
+            view.term > lost_term && view.has(last)
+        };
+        self.atlas.after_turn(node, replica.raft().standing(), covers_all)
     }
 }

@@ -1,0 +1,187 @@
+//! Which disks were harmed and are not made good yet: so many that something could be lost are never harmed at a time.
+
+use std::collections::BTreeMap;
+
+use keva::raft::types::{Incarnation, NodeId, Standing, Term};
+
+use super::durable::DurableView;
+use crate::plan::Plan;
+
+/// What was done to a disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Harm {
+    /// Bits changed, or blocks were misplaced, and nobody has noticed yet.
+    Rotten,
+    /// The node has noticed, and gets back from the others what it lost.
+    Repairing,
+    /// It was emptied.
+    Wiped,
+    /// An older copy of it was put in its place. It had been in this term.
+    RolledBack(Term),
+}
+
+/// A node's disk.
+#[derive(Debug, Default)]
+struct Disk {
+    harm: Option<Harm>,
+    /// Counts the harms: what a node has before one and behind it are different things.
+    epoch: u64,
+    /// What earlier disks held, as long as the harm lasts: acknowledgements of that may still be counted.
+    lost: Vec<DurableView>,
+    standing: Standing,
+    /// Who the process says that it is.
+    life: Option<(u64, Incarnation)>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(crate) struct Atlas {
+    disks: Vec<Disk>,
+    majority: usize,
+    /// The last life of a peer that a node's process has met.
+    met: BTreeMap<(usize, usize), (u64, Incarnation)>,
+    /// Of which of a peer's harms a node's process knows.
+    told: BTreeMap<(usize, usize), u64>,
+}
+
+impl Atlas {
+    pub(crate) fn new(plan: &Plan) -> Atlas {
+        let disk = || Disk { standing: Standing::Virgin, ..Disk::default() };
+        Atlas {
+            disks: (0..plan.nodes).map(|_| disk()).collect(),
+            majority: plan.nodes / 2 + 1,
+            met: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn harm(&self, node: usize) -> Option<Harm> {
+        self.disks[node].harm
+    }
+
+    /// How often a node's disk was harmed.
+    pub(crate) fn epoch(&self, node: usize) -> u64 {
+        self.disks[node].epoch
+    }
+
+    pub(crate) fn lost(&self, node: usize) -> &[DurableView] {
+        &self.disks[node].lost
+    }
+
+    pub(crate) fn is_sound(&self, node: usize) -> bool {
+        self.disks[node].harm.is_none()
+    }
+
+    /// Whether a node has a sound disk and votes.
+    pub(crate) fn is_whole(&self, node: usize) -> bool {
+        self.is_sound(node) && self.disks[node].standing == Standing::Voter
+    }
+
+    /// Whether the others can do without this node's disk: a majority of all nodes have sound disks with something on
+    /// them, and vote.
+    pub(crate) fn may_harm(&self, node: usize, views: &[DurableView]) -> bool {
+        let is_good = |other: &usize| {
+            let disk = &self.disks[*other];
+            let has_entries = views[*other].last_index().0 > 0;
+            *other != node && disk.harm.is_none() && disk.standing == Standing::Voter && has_entries
+        };
+        // A disk that was rolled back is not to be confused any more.
+        let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack(_)));
+        is_free && (0..self.disks.len()).filter(is_good).count() >= self.majority
+    }
+
+    /// How old a copy of a node's disk may be put in its place: the others have to have met processes of it that started
+    /// at least twice behind the copy, so that they notice.
+    pub(crate) fn noticed_before(&self, node: usize) -> Option<Incarnation> {
+        let (disk_id, _) = self.disks[node].life?;
+        let others = (0..self.disks.len()).filter(|other| *other != node);
+        let met = others.map(|other| {
+            let met = self.met.get(&(other, node))?;
+            (met.0 == disk_id).then_some(met.1)
+        });
+        met.collect::<Option<Vec<Incarnation>>>()?.into_iter().min()
+    }
+
+    /// Something is done to a disk that holds what `view` shows.
+    pub(crate) fn set_harm(&mut self, node: usize, harm: Harm, view: DurableView) {
+        let disk = &mut self.disks[node];
+        disk.harm = Some(harm);
+        if harm != Harm::Rotten {
+            disk.epoch += 1;
+            disk.lost.push(view);
+        }
+    }
+
+    /// The harm did nothing.
+    pub(crate) fn forgive(&mut self, node: usize) {
+        let disk = &mut self.disks[node];
+        // What was harmed before that is not good because of it.
+        disk.harm = match disk.lost.is_empty() {
+            true => None,
+            false if disk.standing == Standing::Virgin => Some(Harm::Wiped),
+            false => Some(Harm::Repairing),
+        };
+    }
+
+    pub(crate) fn on_start(&mut self, node: usize, standing: Standing, life: (u64, Incarnation)) {
+        self.disks[node].standing = standing;
+        self.disks[node].life = Some(life);
+    }
+
+    pub(crate) fn on_end(&mut self, node: usize) {
+        self.met.retain(|(observer, _), _| *observer != node);
+        self.told.retain(|(observer, _), _| *observer != node);
+    }
+
+    /// A turn has ended. Says which harm is made good with it.
+    pub(crate) fn after_turn(
+        &mut self,
+        node: usize,
+        standing: Standing,
+        covers_all: impl FnOnce(Term) -> bool,
+    ) -> Option<Harm> {
+        let disk = &mut self.disks[node];
+        disk.standing = standing;
+        let is_good = match disk.harm? {
+            Harm::Rotten => false,
+            Harm::Repairing | Harm::Wiped => standing == Standing::Voter,
+            Harm::RolledBack(term) => covers_all(term),
+        };
+        if !is_good {
+            return None;
+        }
+        disk.lost.clear();
+        disk.harm.take()
+    }
+
+    /// A node's process handles a peer's greeting. Says whether the peer's disk went back.
+    pub(crate) fn on_met(&mut self, observer: usize, peer: NodeId, life: (u64, Incarnation)) -> bool {
+        let peer = place(peer);
+        let before = self.met.insert((observer, peer), life);
+        let disk = &self.disks[peer];
+        let shows = matches!(disk.harm, Some(Harm::Wiped | Harm::RolledBack(_)));
+        if shows && disk.life == Some(life) {
+            self.told.insert((observer, peer), disk.epoch);
+        }
+        before.is_some_and(|before| before.0 == life.0 && before.1 > life.1)
+    }
+
+    /// A node's process handles a peer's question for admission.
+    pub(crate) fn on_asked(&mut self, observer: usize, peer: NodeId) {
+        let peer = place(peer);
+        if self.met.get(&(observer, peer)).copied() == self.disks[peer].life {
+            self.told.insert((observer, peer), self.disks[peer].epoch);
+        }
+    }
+
+    /// Whether a node's process knows of a peer's last harm.
+    pub(crate) fn is_told(&self, observer: usize, peer: NodeId) -> bool {
+        let peer = place(peer);
+        self.told.get(&(observer, peer)).copied().unwrap_or_default() >= self.disks[peer].epoch
+    }
+}
+
+/// A node's number.
+pub(crate) fn place(id: NodeId) -> usize {
+    usize::try_from(id.0 - 1).expect("few nodes")
+}
