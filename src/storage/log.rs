@@ -329,16 +329,15 @@ impl<D: Directory> Log<D> {
     /// worked on.
     pub(crate) fn start_over(&mut self, last: EntryId) -> Result<(), StorageError> {
         let base_index = last.index.next();
-        let mut valid_from = Index(0);
-        if mutant("start-over-keeps-old-segments") {
-            valid_from = base_index;
-        }
         let seq = self.active().header().seq + 1;
-        let start = SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from };
+        let start =
+            SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from: Index(0) };
         let (region, temporary) = self.spare.take(&mut self.directory, 0)?;
         let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         let old = std::mem::replace(&mut self.segments, vec![segment]);
-        self.terms = TermRuns::default();
+        if !mutant("start-over-keeps-terms") {
+            self.terms = TermRuns::default();
+        }
         self.durable_index = last.index;
         self.discard(old)
     }

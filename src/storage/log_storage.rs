@@ -265,6 +265,11 @@ impl<D: Directory> LogStorage<D> {
         );
         let mut keeps_log = self.log.has(meta.last);
         assert!(keeps_log || is_received, "the node's own snapshot covers entries of its own log");
+        let commit_index = self.hard_state.commit_index;
+        assert!(
+            keeps_log || meta.last.index > commit_index,
+            "entry {commit_index} is committed and must stay"
+        );
         if mutant("install-keeps-log") {
             keeps_log = self.log.last_index() >= meta.last.index;
         }
