@@ -80,6 +80,9 @@ impl Snapshots {
         assert!(newest.last.index > before, "node {node} went back from snapshot {before} to {}", newest.last);
         let is_own = own == Some(newest.last);
         marks.hit(if is_own { Mark::SnapshotTaken } else { Mark::SnapshotInstalled });
+        if !is_own && own.is_some() {
+            marks.hit(Mark::SnapshotDropped);
+        }
         if is_own && replica.store().applied_index() > newest.last.index {
             marks.hit(Mark::SnapshotWhileChanging);
         }
