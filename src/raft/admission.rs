@@ -19,6 +19,7 @@ use crate::limits::ADMISSION_PAUSE_MS;
 use crate::raft::message::Message;
 use crate::raft::quorum::majority;
 use crate::raft::raft::Raft;
+use crate::raft::role::Role;
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{Index, NodeId, Standing, Term};
 use crate::util::mutation::mutant;
@@ -165,7 +166,16 @@ impl<S: Storage> Raft<S> {
 
     // ---- answering ------------------------------------------------------------------------------
 
-    pub(super) fn handle_admission(&mut self, from: NodeId) {
+    /// Answers a node that has lost something. It will be a voter again as soon as it has what was committed by now; so
+    /// what is committed later must not rest on what it acknowledged before it lost that.
+    pub(super) fn handle_admission(&mut self, now: Millis, from: NodeId) {
+        let next_index = self.storage.last_index().next();
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&from)
+            && !mutant("lost-entries-count")
+        {
+            progress.start_over_once(next_index, now);
+        }
         let commit_index = self.has_committed_in_term().then_some(self.commit_index);
         let (standing, is_empty) = (self.standing(), self.is_empty());
         self.send(from, Message::AdmissionResponse { standing, is_empty, commit_index });

@@ -42,6 +42,8 @@ pub struct Progress {
     moved: bool,
     /// An empty message is due, to find out what became of those in flight.
     nudge: bool,
+    /// The peer said on this connection that it has lost something, and has started over since.
+    has_started_over: bool,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -100,6 +102,7 @@ impl Progress {
             is_full: false,
             moved: false,
             nudge: false,
+            has_started_over: false,
         }
     }
 
@@ -215,6 +218,15 @@ impl Progress {
         *self = Progress::new(next_index, now);
     }
 
+    /// The peer says that it has lost something: [`Progress::start_over`], but only once per connection. It cannot lose
+    /// anything more without a new one, and it asks again and again.
+    pub(super) fn start_over_once(&mut self, next_index: Index, now: Millis) {
+        if !self.has_started_over {
+            self.start_over(next_index, now);
+            self.has_started_over = true;
+        }
+    }
+
     /// The leader's log begins later than the next entry to send. If the peer has the first one that is left, it needs
     /// no snapshot.
     pub(super) fn probe_at(&mut self, next_index: Index) {
@@ -317,6 +329,7 @@ impl Progress {
             Mode::Snapshot(sending) => sending.on_reconnected(),
         }
         self.nudge = false;
+        self.has_started_over = false;
         self.commit_sent = Index(0);
     }
 }

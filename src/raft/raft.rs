@@ -181,7 +181,7 @@ impl<S: Storage> Raft<S> {
             Message::PreVoteResponse { campaign_term, granted } => {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
             }
-            Message::Admission => self.handle_admission(from),
+            Message::Admission => self.handle_admission(now, from),
             Message::AdmissionResponse { standing: _, is_empty, commit_index } => {
                 self.handle_admission_response(from, term, is_empty, commit_index);
             }

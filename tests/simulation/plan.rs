@@ -355,6 +355,8 @@ impl Plan {
         if self.classes.has(Class::Bulk) {
             self.segment_bytes = 32_768;
             self.slice_bytes = self.slice_bytes.max(5000);
+            // Large values through the smallest sockets would leave no room for anything else.
+            self.capacity = self.capacity.max(256 << 10);
         }
     }
 

@@ -170,12 +170,7 @@ impl World {
             return;
         }
         let live = process.replica.store().snapshot_bytes();
-        let names = self.disks[node].names();
-        let (aside, used): (Vec<&String>, Vec<&String>) =
-            names.iter().partition(|name| name.starts_with("damaged-"));
-        let sum =
-            |names: &[&String]| names.iter().map(|name| self.disks[node].len_of(name) as u64).sum::<u64>();
-        checks.snapshots.check_space(plan, node, live, sum(&used), sum(&aside));
+        checks.snapshots.check_space(plan, node, live, &self.disks[node]);
     }
 
     /// A node that was asked to stop is done.

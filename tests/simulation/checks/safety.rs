@@ -266,8 +266,14 @@ impl Checks {
             let before = self.seen[node].matched.insert(peer, (epoch, matched));
             let before = before.filter(|before| before.0 == epoch).map_or(Index(0), |before| before.1);
             let is_told = self.atlas.is_told(node, peer);
-            assert!(matched >= before || epoch > 0, "{peer}: match went back from {before} to {matched}");
-            if matched == before || !is_told {
+            let may_start_over = epoch > 0 || !self.atlas.is_whole(place(peer));
+            assert!(
+                matched >= before || may_start_over,
+                "{peer}: match went back from {before} to {matched}"
+            );
+            // As soon as it knows of a harm, and whenever it hears something.
+            let is_same = matched == before && self.atlas.is_sound(place(peer));
+            if is_same || !is_told {
                 continue;
             }
             let view = &mut self.durable[place(peer)];

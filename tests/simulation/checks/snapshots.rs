@@ -10,6 +10,7 @@ use keva::replica::replica::Replica;
 
 use crate::marks::{Mark, Marks};
 use crate::plan::{Class, Plan};
+use crate::support::sim_region::SimDisk;
 use crate::support::storage_fixture::SimStorage;
 
 /// What was seen of a node's snapshots when it was looked at last.
@@ -83,6 +84,9 @@ impl Snapshots {
         );
         let is_own = own == Some(newest.last);
         marks.hit(if is_own { Mark::SnapshotTaken } else { Mark::SnapshotInstalled });
+        if !is_own && own.is_some() {
+            marks.hit(Mark::SnapshotDropped);
+        }
         if is_own && replica.store().applied_index() > newest.last.index {
             marks.hit(Mark::SnapshotWhileChanging);
         }
@@ -103,9 +107,19 @@ impl Snapshots {
     }
 
     /// Compares the bytes of a node's files with its data.
-    pub(crate) fn check_space(&self, plan: &Plan, node: usize, live: u64, used: u64, aside: u64) {
+    pub(crate) fn check_space(&self, plan: &Plan, node: usize, live: u64, disk: &SimDisk) {
+        let names = disk.names();
+        let bytes_of = |is_aside: bool| {
+            let named = names.iter().filter(|name| name.starts_with("damaged-") == is_aside);
+            named.map(|name| disk.len_of(name) as u64).sum::<u64>()
+        };
+        let (used, aside) = (bytes_of(false), bytes_of(true));
         let most = self.bytes_max(plan, live);
-        assert!(used <= most, "node {node} uses {used} bytes for {live} bytes of data, more than {most}");
+        assert!(
+            used <= most,
+            "node {node} uses {used} bytes for {live} bytes of data, more than {most}: {:?}",
+            names.iter().map(|name| (name, disk.len_of(name))).collect::<Vec<_>>()
+        );
         assert!(
             aside <= 2 * most,
             "node {node} keeps {aside} bytes of damaged files for {live} bytes of data"
@@ -119,8 +133,8 @@ impl Snapshots {
         // Two neighbouring segments hold at least a segment's room between them.
         let files = |records: u64| (2 * records / (segment - 4096) + 2) * segment;
         let log = plan.snapshot_log_bytes.max(live / 2);
-        // Records that are on their way, and those larger than a segment.
-        let on_their_way = if plan.classes.has(Class::Bulk) { 1 << 20 } else { 64 << 10 };
+        // What one turn may bring, and records larger than a segment.
+        let on_their_way = if plan.classes.has(Class::Bulk) { 3 << 20 } else { 64 << 10 };
         3 * live + files(2 * log + plan.log_margin_bytes) + 6 * segment + on_their_way
     }
 }
