@@ -507,10 +507,11 @@ fn who_is_admitted() {
     let entries = || "n2@5 -> n1 AppendEntries prev=0@0 [1@1, 2@5] commit=1".to_string();
     for (standing, heard, is_admitted, vote) in [
         ("virgin", vec![], false, None),
-        // Founding: a majority that has nothing.
-        ("virgin", vec![empty(2)], true, None),
+        // Founding: nobody has anything. A majority alone must wait for the others, see below.
+        ("virgin", vec![empty(2), empty(3)], true, None),
+        ("virgin", vec![empty(2)], false, None),
         ("virgin", vec![voter(2)], false, None),
-        ("virgin", vec![voter(2), empty(3)], true, Some(1)),
+        ("virgin", vec![voter(2), empty(3)], false, None),
         // Not with entries of its own: those who have nothing may have lost what they had.
         ("virgin", vec![entries(), empty(3)], false, None),
         // Joining: everybody has answered, and what is committed is here.
@@ -544,6 +545,27 @@ fn who_is_admitted() {
         assert_eq!(sent.last(), Some(&format!("n1@6 -> n3 RequestVoteResponse {answer}")), "{heard:?}");
         let standing_on_disk = node.raft.into_storage().durable_standing();
         assert_eq!(standing_on_disk == Standing::Voter, is_admitted, "it is durable");
+    }
+}
+
+/// A majority of those who have nothing may found a cluster, but not before the others had the time to say that there is
+/// one: a disk may have been lost, and a third node may never have been started.
+/// Covers: F21
+#[test]
+fn founders_wait_for_who_may_have_data() {
+    for (heard, is_admitted) in [("virgin empty", true), ("voter", false)] {
+        let mut storage = MemoryStorage::virgin();
+        storage.sync().expect("memory does not fail");
+        let mut node = Lone::new(3, storage);
+        node.step("n2@0 -> n1 AdmissionResponse virgin empty");
+        node.turn();
+        assert_eq!(node.raft.standing(), Standing::Virgin);
+        if !is_admitted {
+            node.step(&format!("n3@0 -> n1 AdmissionResponse {heard}"));
+        }
+        node.now = node.now.after(ELECTION_TIMEOUT_MS);
+        node.turn();
+        assert_eq!(node.raft.standing() == Standing::Voter, is_admitted, "{heard}");
     }
 }
 
