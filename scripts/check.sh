@@ -25,9 +25,10 @@ readonly ALL_STAGES=(format scripts lints documentation tests model mutants rele
 
 check_format() {
     cargo fmt --check
-    # Packages of their own: see scripts/model.sh and scripts/oracle.sh.
+    # Packages of their own: see scripts/model.sh, scripts/oracle.sh and scripts/powercut.sh.
     cargo fmt --check --manifest-path tests/model/Cargo.toml
     cargo fmt --check --manifest-path tests/oracle/Cargo.toml
+    cargo fmt --check --manifest-path tests/powercut/Cargo.toml
 }
 
 check_scripts() {

@@ -38,7 +38,6 @@ readonly MUTANTS=(
     "read-joins-sent-round reads"
     "read-round-is-request reads-again"
     "conflicting-log-kept snapshot"
-    "snapshot-acked-unfinished snapshot"
 )
 
 short=false proofs=true mutants=true seconds=3600 scenarios=()

@@ -332,7 +332,7 @@ fn a_wiped_node_comes_back() {
     write_some(&mut cluster.client(victim), "before", 50, &mut kept);
     let offset = cluster.node(leader).log_length();
     cluster.node(victim).kill();
-    empty_directory(&cluster.node(victim).working_directory().to_owned());
+    empty_directory(cluster.node(victim).working_directory());
     let own_offset = cluster.node(victim).log_length();
     cluster.start_node(victim);
     wait_said(&mut cluster, leader, offset, &["ERROR", "lost its disk"]);
@@ -357,7 +357,7 @@ fn a_wiped_node_does_not_vote_until_everybody_has_answered() {
     write_some(&mut cluster.client(0), "before", 20, &mut kept);
     kill_all(&mut cluster);
     let victim = 2;
-    empty_directory(&cluster.node(victim).working_directory().to_owned());
+    empty_directory(cluster.node(victim).working_directory());
     for node in [0, victim] {
         cluster.node(node).start();
     }

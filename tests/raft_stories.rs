@@ -37,7 +37,7 @@
 //! | B7 | cut_and_append_is_one_step, full_disk_cuts_nothing |
 //! | B8 | committed_entries_are_never_replaced |
 //! | B9 | cut_and_append_is_one_step, replication, tables::commit_is_bounded_by_what_was_compared |
-//! | B10 | figure_7, long_divergent_tails, tables::appends_under_the_snapshot_are_common, tables::every_follower_log_becomes_the_leaders, tables::refusals_skip_whole_terms |
+//! | B10 | figure_7, long_divergent_tails, tables::appends_under_the_snapshot_are_common, tables::every_follower_log_becomes_the_leaders, tables::refusals_name_the_last_entry_that_may_be_common, tables::refusals_skip_whole_terms |
 //! | B11 | late_rejection_is_ignored, progress::late_answers_change_nothing, tables::answers_move_the_view_of_a_peer |
 //! | B12 | late_rejection_is_ignored, promises_are_withdrawn, read_late_answers_over_leader_change, snapshot_of_a_stale_leader |
 //! | B13 | lost_probe_is_repeated, progress::the_window_is_bounded_in_messages_and_bytes, window_full, window_moves |
@@ -46,7 +46,7 @@
 //! | B16 | tables::an_unreadable_entry_is_an_error_and_no_guess |
 //! | B17 | large_entries |
 //! | B18 | replica::a_long_log_is_applied_in_portions |
-//! | B19 | contradicting_disks_are_refused |
+//! | B19 | contradicting_disks_are_refused, tables::a_snapshot_is_never_durable_before_its_term |
 //! | B20 | compaction_keeps_what_is_needed, log_begins_behind_a_snapshot, snapshot_install, snapshot_replaces_a_conflicting_log, tables::appends_under_the_snapshot_are_common |
 //! | B21 | not here: Raft keeps no entries beside the storage |
 //! | B22 | quorum::commit_table, strangers_are_ignored |
@@ -65,8 +65,8 @@
 //! | C10 | read_dropped_on_leader_change, read_on_deposed_leader |
 //! | C12 | read_on_leader |
 //! | C14 | read_contexts_are_bounded |
-//! | D1 | snapshot_of_what_is_here, snapshot_replaces_a_conflicting_log |
-//! | D2 | snapshot_old_is_ignored |
+//! | D1 | snapshot_of_what_is_here, snapshot_replaces_a_conflicting_log, tables::a_snapshot_is_never_durable_before_its_term, tables::a_snapshot_meets_every_log |
+//! | D2 | snapshot_old_is_ignored, tables::a_snapshot_meets_every_log |
 //! | D6 | snapshot_lost_parts, snapshot_parts |
 //! | D7 | snapshot_begins_anew_with_a_newer_one |
 //! | D8 | snapshot_ends_a_candidacy, snapshot_install |
@@ -75,7 +75,7 @@
 //! | D11 | slow_follower_after_compaction |
 //! | D14 | not here: the members of a cluster are fixed |
 //! | F14 | full_disk_cuts_nothing, full_follower, full_leader, full_leader_without_successor, snapshot_refused |
-//! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node |
+//! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node, tables::who_is_admitted |
 //! | F22 | votes_of_a_rolled_back_disk |
 //! | S1 | later_term_makes_a_follower |
 //! | S2 | stale_term_changes_nothing |
@@ -114,7 +114,7 @@
 //! | S35 | split_vote |
 //! | S36 | late_votes_are_ignored |
 //! | S37 | own_late_sync_counts_for_nothing, promises_are_withdrawn |
-//! | S38 | snapshot_of_what_is_here, snapshot_old_is_ignored, snapshot_replaces_a_conflicting_log |
+//! | S38 | snapshot_of_what_is_here, snapshot_old_is_ignored, snapshot_replaces_a_conflicting_log, tables::a_snapshot_meets_every_log |
 //! | S39 | snapshot_install, snapshot_only_for_who_answers |
 //! | S40 | snapshot_install, snapshot_lost_parts, snapshot_of_a_stale_leader, snapshot_only_for_who_answers, snapshot_refused |
 //! | S41 | not here: nothing makes or installs a snapshot, and a configuration stays |
@@ -130,7 +130,7 @@
 //! | S51 | not here: there are no configuration changes, so every node stays a voter; a message from a stranger changes nothing, see S33 |
 //! | S52 | replica::a_long_log_is_applied_in_portions |
 //! | S53 | not here: there are no configuration changes |
-//! | S54 | tables::appends_under_the_snapshot_are_common, tables::refusals_skip_whole_terms |
+//! | S54 | tables::appends_under_the_snapshot_are_common, tables::refusals_name_the_last_entry_that_may_be_common, tables::refusals_skip_whole_terms |
 //! | S55 | compaction_keeps_what_is_needed, tables::appends_under_the_snapshot_are_common |
 //! | S56 | figure_7 |
 //! | S57 | own_late_sync_counts_for_nothing, promises_are_withdrawn |

@@ -4,13 +4,14 @@
 
 mod support;
 
-use keva::raft::storage::{Housekeeping, Storage, StorageError};
-use keva::raft::types::{HardState, Incarnation, Index, NodeId, Standing, Term};
+use keva::raft::storage::{Housekeeping, Purpose, Storage, StorageError};
+use keva::raft::types::{EntryId, HardState, Incarnation, Index, NodeId, Standing, Term};
 use keva::storage::{LogStorage, Membership, RecoveryReport, StorageOptions};
 use keva::util::rng::Rng;
 use support::sim_region::{Faults, SimDisk};
 use support::storage_fixture::{
-    SimStorage, append_synced, contents, membership, must_open, open, options, set_term,
+    SMALL_SEGMENT_BYTES, SimStorage, append_synced, contents, membership, must_open, open, options, set_term,
+    snapshot_contents, take_snapshot,
 };
 
 const FIRST: &str = "seg-0000000001.log";
@@ -31,7 +32,7 @@ fn sample() -> SimDisk {
     let mut storage = must_open(&disk, 1);
     storage.set_standing(Standing::Voter).unwrap();
     set_term(&mut storage, 1);
-    append_synced(&mut storage, 1, &[&[1; 976], &[2; 976], &[3; 976], b"four"]);
+    append_synced(&mut storage, 1, &[&[1; 976], &[2; 976], &[3; 976], &[4; 976]]);
     storage.set_hard_state(HardState { commit_index: Index(3), ..VOTE }).unwrap();
     append_synced(&mut storage, 5, &[b"five", b"six"]);
     while storage.is_dirty() {
@@ -336,4 +337,65 @@ fn a_damaged_virgin() {
     disk.flip(FIRST, 4096 + 40, 1);
     let storage = must_repair(&disk, 2);
     assert_eq!((storage.standing(), storage.hard_state()), (Standing::Virgin, VOTE));
+}
+
+/// D5, F7: a damaged snapshot that the log does not make up for goes with the log, and comes back from a leader.
+#[test]
+fn a_damaged_snapshot_is_set_aside() {
+    let disk = SimDisk::default();
+    let mut storage = must_open(&disk, 1);
+    storage.set_standing(Standing::Voter).unwrap();
+    set_term(&mut storage, 1);
+    for number in 0..20 {
+        append_synced(&mut storage, 1, &[&[number; 976]]);
+    }
+    let last = EntryId::new(Term(1), Index(18));
+    take_snapshot(&mut storage, last, &[7; 3000], false).unwrap();
+    storage.set_hard_state(VOTE).unwrap();
+    storage.sync().unwrap();
+    assert!(storage.log_start().index > Index(5), "the log does not reach back to the beginning");
+    drop(storage);
+    let name = "snap-00000000000000000018-00000000000000000001.snap";
+    disk.flip(name, 4096 + 100, 1);
+    let damaged = disk.bytes(name);
+    assert!(matches!(open(&disk, 2), Err(StorageError::Damaged { .. })), "a lone node refuses");
+    let (mut storage, report) = repair(&disk, 3).unwrap();
+    assert_eq!((storage.standing(), storage.hard_state()), (Standing::Recovering, VOTE));
+    assert_eq!((storage.snapshot(), storage.last_index()), (None, Index(0)));
+    assert!(
+        report.to_string().contains(&format!("/sim/{name} is damaged at byte 4096: the chunk")),
+        "{report}"
+    );
+    assert_eq!(disk.bytes(&format!("damaged-2-{name}")), damaged);
+    // A leader sends the very same snapshot.
+    take_snapshot(&mut storage, last, &[7; 3000], true).unwrap();
+    drop(storage);
+    let storage = must_repair(&disk, 4);
+    assert_eq!(snapshot_contents(&storage), Some((last, vec![7; 3000])));
+    assert_eq!(storage.standing(), Standing::Recovering, "only the other nodes can say that this is all");
+}
+
+/// F14: what was set aside gives its space to what the other nodes send, when the disk has no other.
+#[test]
+fn a_repair_on_a_full_disk() {
+    let full = |disk: &SimDisk| {
+        disk.set_faults(Faults { free_bytes: Some(SMALL_SEGMENT_BYTES), ..Faults::default() });
+        let storage = must_repair(disk, 2);
+        let kept = disk.names().iter().filter(|name| name.starts_with("damaged")).count();
+        assert_eq!(kept, 2, "the new log's first segment took all the space");
+        storage
+    };
+    let disk = damaged_sample();
+    let mut storage = full(&disk);
+    for number in 0..5_u8 {
+        assert!(storage.reserve(1500, Purpose::Upkeep).unwrap(), "entry {number}");
+        append_synced(&mut storage, 5, &[&vec![number; 1400]]);
+    }
+    assert_eq!(storage.standing(), Standing::Recovering);
+    assert!(!disk.names().iter().any(|name| name.starts_with("damaged")), "{:?}", disk.names());
+    let disk = damaged_sample();
+    let mut storage = full(&disk);
+    let last = EntryId::new(Term(5), Index(40));
+    take_snapshot(&mut storage, last, &[7; 3000], true).unwrap();
+    assert_eq!(snapshot_contents(&storage), Some((last, vec![7; 3000])));
 }

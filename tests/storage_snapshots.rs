@@ -111,10 +111,9 @@ fn a_crash_at_every_disk_operation_of_a_snapshot() {
     for (name, story) in stories {
         let mut points = 0;
         for crash_at in 0.. {
-            let finished =
-                (0..12).map(|seed| crash_in(story, crash_at, seed)).fold(true, |all, one| all && one);
+            let unfinished = (0..12).filter(|seed| !crash_in(story, crash_at, *seed)).count();
             points = crash_at;
-            if finished {
+            if unfinished == 0 {
                 break;
             }
         }

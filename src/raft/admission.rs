@@ -5,7 +5,8 @@
 //! neither votes nor campaigns, because it may have promised something before that it does not know any more: a vote,
 //! or entries that count as committed. It asks the others until their answers show that neither can do harm:
 //!
-//! - founding: with those who have nothing either it is a majority, so nothing can have been committed;
+//! - founding: with those who have nothing either it is a majority, so nothing can have been committed. As a disk may
+//!   have been lost among them, everybody has time to say that there is more: one election timeout;
 //! - joining: everybody has answered, so that all terms are known in which it may have voted; and its log has
 //!   everything that the leader knew to be committed after it had come back.
 //!
@@ -30,6 +31,8 @@ pub(super) struct Admission {
     pub(super) answers: BTreeMap<NodeId, Answer>,
     /// The last word of a leader: its term, and how far it had committed.
     pub(super) leader_commit: Option<(Term, NodeId, Index)>,
+    /// When the asking began.
+    pub(super) since: Millis,
     /// When everybody is asked again.
     pub(super) ask_deadline: Millis,
 }
@@ -46,7 +49,7 @@ pub(super) struct Answer {
 impl Admission {
     /// New connections ask at once, so there is time until everybody is asked.
     pub(super) fn new(now: Millis) -> Admission {
-        Admission { ask_deadline: now.after(ADMISSION_PAUSE_MS), ..Admission::default() }
+        Admission { since: now, ask_deadline: now.after(ADMISSION_PAUSE_MS), ..Admission::default() }
     }
 }
 
@@ -70,8 +73,9 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
+    /// Whether this node has never had anything, as far as it knows.
     fn is_empty(&self) -> bool {
-        self.storage.last_index() == Index(0)
+        self.storage.last_index() == Index(0) && self.standing() != Standing::Recovering
     }
 
     // ---- asking ---------------------------------------------------------------------------------
@@ -109,7 +113,7 @@ impl<S: Storage> Raft<S> {
         let standing = self.standing();
         let is_admitted = match standing {
             Standing::Voter => return Ok(()),
-            Standing::Virgin => self.may_found() || (self.has_heard_everybody() && self.has_caught_up()),
+            Standing::Virgin => self.may_found(now) || (self.has_heard_everybody() && self.has_caught_up()),
             Standing::Recovering => self.has_caught_up(),
         };
         if !is_admitted {
@@ -128,9 +132,12 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    fn may_found(&self) -> bool {
-        let empty = self.admission.answers.values().filter(|answer| answer.is_empty).count();
-        self.is_empty() && 1 + empty >= majority(self.config.voters.len())
+    fn may_found(&self, now: Millis) -> bool {
+        let is_time = now >= self.admission.since.after(self.config.election_timeout_ms);
+        let answers = &self.admission.answers;
+        let nobody_has_anything = self.is_empty() && answers.values().all(|answer| answer.is_empty);
+        let is_majority = 1 + answers.len() >= majority(self.config.voters.len());
+        nobody_has_anything && is_majority && (is_time || self.has_heard_everybody())
     }
 
     fn has_heard_everybody(&self) -> bool {

@@ -106,7 +106,8 @@ impl<S: Storage> Raft<S> {
             heartbeat_deadline: now.after(self.config.heartbeat_interval_ms),
             noop_index: if mutant("no-noop") { Index(0) } else { next_index },
             transfer: None,
-            full_deadline: now,
+            // By then it is known which of the others have space.
+            full_deadline: now.after(self.config.election_timeout_ms),
         });
         self.hurry = None;
         if mutant("no-noop") {

@@ -28,7 +28,7 @@ impl<S: Storage> Raft<S> {
             installing,
             restored,
             suspects,
-            admission: Admission { answers, leader_commit, ask_deadline: _ },
+            admission: Admission { answers, leader_commit, since: _, ask_deadline: _ },
             is_short_of_space: _,
             rng: _,
             outbox,

@@ -116,7 +116,7 @@ pub enum Message {
     AdmissionResponse {
         /// The sender's own standing.
         standing: Standing,
-        /// The sender has no entry and no snapshot.
+        /// The sender has no entry and no snapshot, and has lost none that it knows of.
         is_empty: bool,
         /// From a leader that has committed an entry of its term: how far it has committed.
         commit_index: Option<Index>,

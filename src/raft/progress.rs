@@ -315,9 +315,10 @@ impl Progress {
             is_full,
             moved,
             nudge,
+            has_started_over,
         } = self;
         (match_index, next_index, mode, commit_sent, round_acked).hash(hasher);
-        (is_full, moved, nudge).hash(hasher);
+        (is_full, moved, nudge, has_started_over).hash(hasher);
     }
 
     /// What was on its way to the peer may be lost.

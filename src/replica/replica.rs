@@ -35,7 +35,8 @@ pub struct ReplicaConfig {
     pub heartbeat_interval_ms: u64,
     /// For election timeouts.
     pub seed: u64,
-    /// Bytes of the log behind which a snapshot is taken at the earliest; with more data, half of the data's size.
+    /// Bytes of the log behind which a snapshot is taken at the earliest; with more data, a third of
+    /// the data's size.
     pub snapshot_log_bytes: u64,
 }
 

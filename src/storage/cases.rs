@@ -144,8 +144,8 @@ const ID_LOST: DirectoryDecision = DirectoryDecision::Refuse(
     "holds a log but no keva.id, so it is unknown whose it is: put keva.id back, or use an empty working directory",
 );
 const HARD_STATE_LOST: DirectoryDecision = DirectoryDecision::Refuse(
-    "holds a log but no hard-state, so it is unknown how this node voted: put hard-state back, \
-     or replace the node by one with another identity",
+    "holds a log but no hard-state, so it is unknown how this node voted: put hard-state back; or, where the other \
+     nodes of a cluster work, empty the directory: the node gets everything from them, and votes again once it has",
 );
 const LOG_LOST: DirectoryDecision =
     DirectoryDecision::Damaged("holds no segment of the log any more, though the node has used one");

@@ -24,7 +24,7 @@ use crate::storage::rehearsal::Rehearsal;
 use crate::storage::segment::{Segment, SegmentHeader, parse_segment_name};
 use crate::storage::set_aside::parse_set_aside_name;
 use crate::storage::snapshot::{SnapshotFile, parse_snapshot_name};
-use crate::storage::stamp::{Owner, with_advice};
+use crate::storage::stamp::Owner;
 use crate::util::rng::Rng;
 
 /// What is in a working directory, and whether it is sound. [`fmt::Display`] is for the operator.
@@ -105,6 +105,9 @@ pub fn check_files<D: Directory>(directory: &mut D, verbose: bool) -> Result<Che
         }
     };
     describe_identity(&mut report, owner, &membership);
+    if let Some(contradiction) = membership.contradiction(owner) {
+        report.blame(format!("{} was changed: {contradiction}", directory.path(IDENTITY_NAME)));
+    }
     if names.iter().any(|name| name == HARD_STATE_NAME) {
         check_hard_state(directory, owner, &mut report);
     }
@@ -138,7 +141,7 @@ fn describe_identity(report: &mut CheckReport, owner: Owner, membership: &Member
     ));
 }
 
-/// Both copies of the hard state. One bad copy is a problem, though a start copes with it.
+/// Both copies of the hard state. One bad copy is no problem: a power cut in the middle of a write leaves that.
 fn check_hard_state<D: Directory>(directory: &mut D, owner: Owner, report: &mut CheckReport) {
     let path = directory.path(HARD_STATE_NAME);
     let found = directory
@@ -149,8 +152,9 @@ fn check_hard_state<D: Directory>(directory: &mut D, owner: Owner, report: &mut 
         Ok((found, slot)) => {
             report.note(format!("{HARD_STATE_NAME}: {}", describe_slot(&slot)));
             if let Some(bad) = found.slots.iter().position(Option::is_none) {
-                report.blame(format!(
-                    "{path}: the {} of the two copies is damaged; the other one is used, and a start repairs both",
+                report.note(format!(
+                    "{HARD_STATE_NAME}: the {} of the two copies is damaged: its writing was cut short, or it rotted since; \
+                     the other one is used, and a start repairs both",
                     ["first", "second"][bad]
                 ));
             }
@@ -189,7 +193,7 @@ fn check_snapshot<D: Directory>(
             let SnapshotMeta { last, bytes, .. } = file.meta();
             report.note(format!("{name}: everything up to entry {}, {bytes} bytes", last.index));
         }
-        Err(error) => report.blame(with_advice(error, "").to_string()),
+        Err(error) => report.blame(error.to_string()),
     }
 }
 
@@ -222,7 +226,7 @@ fn check_headers<D: Directory>(
             Ok(header) => report.blame(format!("{path} is segment {}, under a wrong name", header.seq)),
             Err(error) => {
                 let error = error.explain(path, 0, "the segment's header or size", owner);
-                report.blame(with_advice(error, "").to_string());
+                report.blame(error.to_string());
             }
         }
     }
@@ -331,7 +335,7 @@ fn rehearse<D: Directory>(
         repair: false,
         rng: Rng::new(0),
     };
-    let started = LogStorage::open(rehearsal, options).and_then(|(storage, recovery)| {
+    let started = LogStorage::open_files(rehearsal, options).and_then(|(storage, recovery)| {
         storage.read_everything()?;
         Ok((storage, recovery))
     });
@@ -341,7 +345,7 @@ fn rehearse<D: Directory>(
             report.outcome = if report.is_sound() {
                 "a node can be started on it".into()
             } else {
-                "a node can be started on it all the same, and repairs this".into()
+                "a node can be started on it all the same: it does not need what is damaged".into()
             };
         }
         Err(error) => {
@@ -352,7 +356,7 @@ fn rehearse<D: Directory>(
                 _ => "a node refuses to start on it",
             }
             .into();
-            let problem = with_advice(error, "").to_string();
+            let problem = error.to_string();
             report.problems.retain(|known| *known != problem);
             report.problems.insert(0, problem);
         }

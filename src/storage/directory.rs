@@ -93,6 +93,18 @@ pub(crate) fn publish<D: Directory>(
     if !mutant("name-before-content") {
         region.sync().map_err(io_error("sync", directory.path(temporary)))?;
     }
+    give_name(directory, temporary, name)
+}
+
+/// Gives a file that is whole and durable its final name, and makes the name durable.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn give_name<D: Directory>(
+    directory: &mut D,
+    temporary: &str,
+    name: &str,
+) -> Result<(), StorageError> {
     directory.rename(temporary, name).map_err(io_error("give its name to", directory.path(name)))?;
     if mutant("names-not-synced") {
         return Ok(());

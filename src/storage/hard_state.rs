@@ -23,7 +23,7 @@ use crate::raft::types::{HardState, Incarnation, Index, NodeId, Standing, Term};
 use crate::storage::cases::{HARD_STATE_CASES, SlotChoice, find_case};
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::region::Region;
-use crate::storage::stamp::{Owner, REPLACE, StampError, check_stamp, put, stamp, u64_at};
+use crate::storage::stamp::{Owner, StampError, check_stamp, put, stamp, u64_at};
 use crate::util::mutation::mutant;
 
 /// The file's name.
@@ -146,7 +146,7 @@ impl SlotsFound {
     /// a newer Keva's.
     pub(crate) fn read(region: &impl Region, owner: Owner, path: &str) -> Result<SlotsFound, StorageError> {
         if region.size() != FILE_BYTES {
-            let detail = format!("it has {} bytes instead of {FILE_BYTES}. {REPLACE}", region.size());
+            let detail = format!("it has {} bytes instead of {FILE_BYTES}", region.size());
             return Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail });
         }
         let slots = [read_slot(region, 0, owner, path)?, read_slot(region, 1, owner, path)?];
@@ -170,7 +170,7 @@ impl SlotsFound {
         self.chosen.and_then(|place| Some((self.slots[place]?, place))).ok_or_else(|| StorageError::Damaged {
             file: path.to_string(),
             offset: 0,
-            detail: format!("neither copy of term and vote can be read. {REPLACE}"),
+            detail: "neither copy of term and vote can be read".into(),
         })
     }
 }
@@ -256,9 +256,7 @@ impl<R: Region> HardStateFile<R> {
                 return Err(StorageError::Damaged {
                     file: self.path.clone(),
                     offset: offset as u64,
-                    detail: "one of the two copies of term and vote is not what was written there. The other one is \
-                             used at the next start, and both are written again"
-                        .into(),
+                    detail: "one of the two copies of term and vote is not what was written there".into(),
                 });
             }
         }

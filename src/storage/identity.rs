@@ -7,7 +7,7 @@ use crate::raft::types::NodeId;
 use crate::storage::directory::{Directory, io_error, publish};
 use crate::storage::region::Region;
 use crate::storage::stamp::{FORMAT_VERSION, Owner};
-use crate::util::hash::fnv1a_128;
+use crate::util::hash::{fnv1a_64, fnv1a_128};
 use crate::util::rng::Rng;
 
 /// The file's name.
@@ -57,6 +57,21 @@ fn sorted(members: &[String]) -> Vec<String> {
     let mut members = members.to_vec();
     members.sort();
     members
+}
+
+impl Membership {
+    /// What in the file cannot have been written together.
+    pub(crate) fn contradiction(&self, owner: Owner) -> Option<&'static str> {
+        if !self.members.contains(&self.identity) {
+            Some("the node's identity is not among the members")
+        } else if fnv1a_64(self.identity.as_bytes()) != owner.node.0 {
+            Some("the node's number is not that of its identity")
+        } else if cluster_id(self.cluster_name.as_deref(), &self.members) != owner.cluster_id {
+            Some("the cluster's number is not that of its name or members")
+        } else {
+            None
+        }
+    }
 }
 
 /// Writes the file.

@@ -86,13 +86,16 @@ fn not_ours<D: Directory>(directory: &D, name: &str) -> StorageError {
     ))
 }
 
+/// The segments that can be read, and what is wrong with the first of the others.
+type OpenedSegments<R> = (Vec<FoundSegment<R>>, Option<StorageError>);
+
 /// Opens all segments that can be read, and says what is wrong with the first of the others. Only the newest can be
 /// written: recovery changes nothing in the others, and a long log must not
 /// need a descriptor for each of them, not even while it is opened.
 fn open_segments<D: Directory>(
     directory: &mut D,
     names: &[String],
-) -> Result<(Vec<FoundSegment<D::Region>>, Option<StorageError>), StorageError> {
+) -> Result<OpenedSegments<D::Region>, StorageError> {
     let mut numbered = Vec::new();
     for name in names {
         let Some(seq) = parse_segment_name(name) else { continue };

@@ -14,7 +14,7 @@ use crate::storage::recovery::RecoveredLog;
 use crate::storage::region::Region;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name};
 use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
-use crate::storage::stamp::{Owner, REPLACE};
+use crate::storage::stamp::Owner;
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
@@ -191,7 +191,7 @@ impl<D: Directory> Log<D> {
         StorageError::Damaged {
             file: self.directory.path(&segment_name(segment.header().seq)),
             offset: segment.offset(index) as u64,
-            detail: format!("{what}. {REPLACE}"),
+            detail: what.to_owned(),
         }
     }
 
@@ -290,7 +290,7 @@ impl<D: Directory> Log<D> {
             StorageError::Damaged {
                 file: self.directory.path(&segment_name(segment.header().seq)),
                 offset: segment.offset(last_kept) as u64,
-                detail: format!("the record of entry {last_kept} cannot be read. {REPLACE}"),
+                detail: format!("the record of entry {last_kept} cannot be read"),
             }
         })
     }
@@ -329,16 +329,15 @@ impl<D: Directory> Log<D> {
     /// worked on.
     pub(crate) fn start_over(&mut self, last: EntryId) -> Result<(), StorageError> {
         let base_index = last.index.next();
-        let mut valid_from = Index(0);
-        if mutant("start-over-keeps-old-segments") {
-            valid_from = base_index;
-        }
         let seq = self.active().header().seq + 1;
-        let start = SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from };
+        let start =
+            SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from: Index(0) };
         let (region, temporary) = self.spare.take(&mut self.directory, 0)?;
         let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
         let old = std::mem::replace(&mut self.segments, vec![segment]);
-        self.terms = TermRuns::default();
+        if !mutant("start-over-keeps-terms") {
+            self.terms = TermRuns::default();
+        }
         self.durable_index = last.index;
         self.discard(old)
     }

@@ -16,7 +16,7 @@ use crate::storage::set_aside::set_aside_names;
 use crate::storage::snapshot_draft::DraftCheck;
 use crate::storage::snapshots::Snapshots;
 use crate::storage::spare::SpareProgress;
-use crate::storage::stamp::{REPLACE, START_AGAIN, with_advice};
+use crate::storage::stamp::{REPLACE, START_AGAIN, START_MENDS, with_advice};
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
 
@@ -162,7 +162,11 @@ impl<D: Directory> LogStorage<D> {
 
     /// Adds to an error of a running node what to do about it.
     fn advise(&self, error: StorageError) -> StorageError {
-        with_advice(error, if self.repair { START_AGAIN } else { REPLACE })
+        let hard_state = self.log.directory().path(HARD_STATE_NAME);
+        match &error {
+            StorageError::Damaged { file, .. } if *file == hard_state => with_advice(error, START_MENDS),
+            _ => with_advice(error, if self.repair { START_AGAIN } else { REPLACE }),
+        }
     }
 
     /// Reads everything once.
@@ -261,6 +265,11 @@ impl<D: Directory> LogStorage<D> {
         );
         let mut keeps_log = self.log.has(meta.last);
         assert!(keeps_log || is_received, "the node's own snapshot covers entries of its own log");
+        let commit_index = self.hard_state.commit_index;
+        assert!(
+            keeps_log || meta.last.index > commit_index,
+            "entry {commit_index} is committed and must stay"
+        );
         if mutant("install-keeps-log") {
             keeps_log = self.log.last_index() >= meta.last.index;
         }

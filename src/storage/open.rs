@@ -30,6 +30,14 @@ impl<D: Directory> LogStorage<D> {
     /// # Panics
     /// When `segment_bytes` is out of range.
     pub fn open(
+        directory: D,
+        options: StorageOptions,
+    ) -> Result<(LogStorage<D>, RecoveryReport), StorageError> {
+        LogStorage::open_files(directory, options).map_err(|error| with_advice(error, REPLACE))
+    }
+
+    /// The work of [`LogStorage::open`]; its errors say what is wrong, and not what to do.
+    pub(crate) fn open_files(
         mut directory: D,
         options: StorageOptions,
     ) -> Result<(LogStorage<D>, RecoveryReport), StorageError> {
@@ -72,7 +80,7 @@ impl<D: Directory> LogStorage<D> {
             (Err(damage @ StorageError::Damaged { .. }), Some(hard_state)) if repair => {
                 start_over(&mut directory, &mut maker, hard_state, damage, &mut report)?
             }
-            (recovered, _) => recovered.map_err(|error| with_advice(error, REPLACE))?,
+            (recovered, _) => recovered?,
         };
         let slot = opened.as_ref().map_or(slot, |file| *file.slot());
         let (log, snapshots) = settle(directory, maker, inventory, recovered, &mut report)?;
@@ -113,8 +121,7 @@ fn start_over<D: Directory>(
     damage: StorageError,
     report: &mut RecoveryReport,
 ) -> Result<Recovered<D::Region>, StorageError> {
-    let damage = with_advice(damage, "").to_string();
-    let (done, newest) = set_aside(directory, hard_state, maker.incarnation, damage)?;
+    let (done, newest) = set_aside(directory, hard_state, maker.incarnation, damage.to_string())?;
     report.set_aside = Some(done);
     Ok(Recovered::empty(maker.make_first(directory, newest + 1)?))
 }

@@ -12,7 +12,7 @@ use crate::storage::region::Region;
 use crate::storage::segment::{Segment, SegmentHeader, segment_name};
 use crate::storage::set_aside::SetAside;
 use crate::storage::snapshot::snapshot_name;
-use crate::storage::stamp::{Owner, REPLACE};
+use crate::storage::stamp::Owner;
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 
@@ -200,7 +200,7 @@ pub(crate) fn recover_log<D: Directory>(
         return Err(StorageError::Damaged {
             file: missing,
             offset: 0,
-            detail: format!("the file is missing, and hard-state says that the log was in it. {REPLACE}"),
+            detail: "the file is missing, and hard-state says that the log was in it".into(),
         });
     }
     let successors: Vec<_> =
@@ -318,7 +318,7 @@ fn check_beginning(
             "the log begins with entry {base}, but entry 1 is needed: older segments or a snapshot are missing"
         ),
     };
-    Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail: format!("{detail}. {REPLACE}") })
+    Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail })
 }
 
 /// Checks that a segment begins where the one before it ends.
@@ -332,7 +332,7 @@ fn check_chain<R: Region>(
     if header.chain_crc == before.last_crc() && header.base_term == base_term {
         return Ok(());
     }
-    let detail = format!("it does not continue {}. {REPLACE}", segment_name(before.header().seq));
+    let detail = format!("it does not continue {}", segment_name(before.header().seq));
     Err(StorageError::Damaged { file: path.to_string(), offset: 0, detail })
 }
 
@@ -407,7 +407,7 @@ fn settle_tail<R: Region>(
             return Err(StorageError::Damaged {
                 file: path.to_string(),
                 offset: segment.end() as u64,
-                detail: format!("the entries {next} to {last} cannot be read any more. {REPLACE}"),
+                detail: format!("the entries {next} to {last} cannot be read any more"),
             });
         }
     }
@@ -433,6 +433,6 @@ pub(crate) fn check_term(term: Term, last_term: Term, path: String) -> Result<()
     Err(StorageError::Damaged {
         file: path,
         offset: 0,
-        detail: format!("it knows term {term}, but the log has an entry of term {last_term}. {REPLACE}"),
+        detail: format!("it knows term {term}, but the log has an entry of term {last_term}"),
     })
 }

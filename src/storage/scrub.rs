@@ -19,7 +19,6 @@ use crate::storage::region::Region;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, segment_name};
 use crate::storage::snapshot::chunk_bytes;
 use crate::storage::snapshots::Snapshots;
-use crate::util::mutation::mutant;
 
 /// How far the pass is.
 #[derive(Clone, Copy, Debug)]
@@ -108,10 +107,7 @@ impl Scrub {
             return Ok(0);
         };
         match segment.record(next) {
-            Probe::Valid(record)
-                if record.entry.index() == next
-                    && (record.prev_crc == last_crc || mutant("scrub-ignores-chain")) =>
-            {
+            Probe::Valid(record) if record.entry.index() == next && record.prev_crc == last_crc => {
                 *self = Scrub::Record { seq, next: next.next(), last_crc: record.crc };
                 Ok(segment.record_len(next))
             }

@@ -16,7 +16,7 @@ use crate::limits::{COUNTER_MAX, SNAPSHOT_BYTES_MAX, SNAPSHOT_CHUNK_BYTES};
 use crate::raft::storage::{SnapshotMeta, StorageError};
 use crate::raft::types::{EntryId, Index, Term};
 use crate::storage::region::Region;
-use crate::storage::stamp::{Owner, REPLACE, StampError, check_stamp, put, stamp, u32_at, u64_at};
+use crate::storage::stamp::{Owner, StampError, check_stamp, put, stamp, u32_at, u64_at};
 use crate::util::mutation::mutant;
 
 /// Bytes in front of the content.
@@ -199,7 +199,7 @@ impl<R: Region> SnapshotFile<R> {
             file: self.path.clone(),
             offset: offset as u64,
             detail: format!(
-                "{what} is not what was written there, in the snapshot of everything up to entry {}. {REPLACE}",
+                "{what} is not what was written there, in the snapshot of everything up to entry {}",
                 self.meta.last.index
             ),
         }

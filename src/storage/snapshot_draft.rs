@@ -34,6 +34,8 @@ pub(crate) struct Draft<R> {
     table_written: bool,
     /// What was read back was something else.
     damaged: bool,
+    /// Header and all are durable and read back: only the name is missing.
+    sound: bool,
 }
 
 /// How far the check of a whole draft is.
@@ -58,6 +60,7 @@ impl<R: Region> Draft<R> {
             chunk_crcs: Vec::new(),
             table_written: false,
             damaged: false,
+            sound: false,
         }
     }
 
@@ -69,6 +72,11 @@ impl<R: Region> Draft<R> {
     pub(crate) fn meta(&self) -> SnapshotMeta {
         assert_eq!(self.written, self.bytes, "only a whole draft is finished");
         SnapshotMeta { last: self.last, bytes: self.bytes, crc: self.crc }
+    }
+
+    /// Whether [`Draft::check`] said so.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.sound
     }
 
     /// Gives the file away.
@@ -157,7 +165,7 @@ impl<R: Region> Draft<R> {
         self.region.drop_cache(0, SNAPSHOT_HEADER_BYTES)?;
         self.region.drop_cache(place, table.len())?;
         let read_back = SnapshotHeader::decode(&self.region, owner);
-        let sound = read_back == Ok(header) && self.region.read(place, table.len()) == table;
-        Ok(if sound { DraftCheck::Sound } else { DraftCheck::Damaged })
+        self.sound = read_back == Ok(header) && self.region.read(place, table.len()) == table;
+        Ok(if self.sound { DraftCheck::Sound } else { DraftCheck::Damaged })
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_SLACK_BYTES};
 use crate::raft::storage::{SnapshotDraft, SnapshotMeta, StorageError};
 use crate::raft::types::EntryId;
-use crate::storage::directory::{Directory, io_error, publish};
+use crate::storage::directory::{Directory, give_name, io_error};
 use crate::storage::region::Region;
 use crate::storage::snapshot::{SnapshotFile, snapshot_file_bytes, snapshot_name};
 use crate::storage::snapshot_draft::{Draft, DraftCheck, SNAPSHOT_TEMPORARY};
@@ -129,11 +129,11 @@ impl<R: Region> Snapshots<R> {
         &mut self,
         directory: &mut D,
     ) -> Result<Option<SnapshotFile<R>>, StorageError> {
-        let draft = self.draft.take().expect("a checked draft is there");
+        let draft = self.draft.take().filter(Draft::is_sound).expect("a checked draft is there");
         let meta = draft.meta();
         let name = snapshot_name(meta.last);
         let mut region = draft.into_region();
-        publish(directory, &mut region, SNAPSHOT_TEMPORARY, &name)?;
+        give_name(directory, SNAPSHOT_TEMPORARY, &name)?;
         region.seal();
         let path = directory.path(&name);
         Ok(self.newest.replace(SnapshotFile::new(meta, region, path)))

@@ -225,7 +225,9 @@ impl<R: Region> Spare<R> {
         }
         self.refusal = self.refusal.filter(|refusal| refusal.size <= self.usual);
         self.try_again();
-        let has_room = self.has_files(directory, if self.is_full() { NAMES.len() } else { 1 })?;
+        // Making the missing one tells as well as making another one.
+        let has_room =
+            self.has_files(directory, 1)? && (!self.is_full() || self.has_files(directory, NAMES.len())?);
         if let Some(place) = self.files.iter().position(|file| file.filled < self.usual) {
             return self.fill(directory, place, budget);
         }
@@ -267,13 +269,14 @@ impl<R: Region> Spare<R> {
     ) -> Result<(R, &'static str), StorageError> {
         let size = segment_size_for(entry_bytes, self.usual);
         let is_usual = size == self.usual;
+        // Made for what comes: all of it fits.
+        if let Some(large) = self.large.take_if(|large| large.size() >= size) {
+            return Ok((large, LARGE_SEGMENT_TEMPORARY));
+        }
         if is_usual && !self.files.is_empty() {
             let mut file = self.files.remove(0);
             file.blank().map_err(io_error("write", directory.path(file.name)))?;
             return Ok((file.region, file.name));
-        }
-        if let Some(large) = self.large.take_if(|large| large.size() >= size) {
-            return Ok((large, LARGE_SEGMENT_TEMPORARY));
         }
         self.large = None;
         let name = if is_usual { SPARE_NAME } else { LARGE_SEGMENT_TEMPORARY };

@@ -89,7 +89,7 @@ impl StampError {
             StampError::Damaged => StorageError::Damaged {
                 file: path,
                 offset: offset as u64,
-                detail: format!("{what} is not what was written there. {REPLACE}"),
+                detail: format!("{what} is not what was written there"),
             },
             StampError::Newer(version) => StorageError::Refused(format!(
                 "{path} has format version {version}; this Keva reads up to {FORMAT_VERSION}: start a newer Keva"
@@ -118,18 +118,20 @@ impl StampError {
 pub(crate) const START_AGAIN: &str =
     "Start the node again: it sets its log aside and gets everything from the other nodes.";
 
-/// The error with other advice than [`REPLACE`], or with advice where it has none.
+/// What to do when one of two copies of the hard state is damaged.
+pub(crate) const START_MENDS: &str = "Start the node again: it uses the other copy, and writes both again.";
+
+/// Adds to an error about damage what to do about it.
 pub(crate) fn with_advice(error: StorageError, advice: &str) -> StorageError {
     match error {
         StorageError::Damaged { file, offset, detail } => {
-            let fact = detail.trim_end_matches(REPLACE).trim_end_matches(['.', ' ']);
-            let detail = if advice.is_empty() { fact.to_owned() } else { format!("{fact}. {advice}") };
-            StorageError::Damaged { file, offset, detail }
+            StorageError::Damaged { file, offset, detail: format!("{detail}. {advice}") }
         }
         other => other,
     }
 }
 
 /// What to do when a node has lost something that it promised to keep.
-pub(crate) const REPLACE: &str = "This node has promised to keep what is lost, so it must not take part without it: put the undamaged file back, \
-     or replace the node by one with another identity.";
+pub(crate) const REPLACE: &str = "This node has promised to keep what is lost, so it must not take part without it: put \
+    the undamaged file back; or, where the other nodes of a cluster work, empty the working directory: the node gets \
+    everything from them, and votes again once it has.";

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
-use keva::raft::storage::{Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError};
+use keva::raft::storage::{
+    Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
+};
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, Standing, Term};
 
 /// What every snapshot holds: only what it covers matters.

@@ -127,3 +127,19 @@ fn waiting_writes_are_refused_only_when_that_is_certain() {
     cluster.write(writer, "next", "v");
     assert_eq!(cluster.read(other, "unseen"), None);
 }
+
+/// Disks of the same size fill up together: then nobody hands over to anybody, and what needs no space goes on.
+#[test]
+fn disks_that_fill_up_together_leave_a_leader() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 5);
+    cluster.write(leader, "k", "v");
+    set_full(&cluster, &cluster.ids(), true);
+    cluster.run(500);
+    let term = cluster.replica(leader).status().term;
+    cluster.run(2_000);
+    assert_eq!(cluster.replica(leader).status().term, term);
+    for id in cluster.ids() {
+        let ticket = cluster.submit(id, delete("k"), PATIENCE_MS);
+        assert_eq!(cluster.await_reply(ticket).outcome, Outcome::Written);
+    }
+}

@@ -63,7 +63,12 @@ impl Faults {
             return;
         }
         let factor = match class {
-            Class::Lag | Class::Partition | Class::OneWay | Class::Pause | Class::CrashPoint | Class::Reset => 1,
+            Class::Lag
+            | Class::Partition
+            | Class::OneWay
+            | Class::Pause
+            | Class::CrashPoint
+            | Class::Reset => 1,
             Class::Kill | Class::PowerCut | Class::Leap | Class::Stop | Class::Freeze => 2,
             Class::CrashAll
             | Class::SyncError

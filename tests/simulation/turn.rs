@@ -170,7 +170,10 @@ impl Node {
                 }
                 PeerEvent::Connected { peer, incarnation, disk_id } => {
                     env.trace(|| {
-                        format!("node{} is connected to {peer}, start {incarnation} on {disk_id:x}", index + 1)
+                        format!(
+                            "node{} is connected to {peer}, start {incarnation} on {disk_id:x}",
+                            index + 1
+                        )
                     });
                     if env.checks.atlas.on_met(index, peer, (disk_id, incarnation)) {
                         env.mark(Mark::RolledBackNoticed);

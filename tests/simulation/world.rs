@@ -214,7 +214,11 @@ impl World {
             // Only what makes a disk ready for use cannot do without space.
             let is_ready = self.disks[node].names().iter().any(|name| name == "hard-state");
             let is_starting = self.nodes[node].process.is_none();
-            assert!(is_starting && !(is_ready && env.checks.atlas.is_sound(node)), "node{}: {error}", node + 1);
+            assert!(
+                is_starting && !(is_ready && env.checks.atlas.is_sound(node)),
+                "node{}: {error}",
+                node + 1
+            );
             env.mark(Mark::DiskFilled);
             return Some(Death::Kill);
         }

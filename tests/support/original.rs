@@ -1,4 +1,5 @@
 //! What came with the original Keva, and still works.
+#![allow(unreachable_pub, reason = "shared by several test programs")]
 
 /// The configuration file of its manual.
 pub const ORIGINAL_CONFIGURATION: &str = "\

@@ -54,7 +54,7 @@ struct Node {
 
 enum Process {
     Running(Box<Raft<MemoryStorage>>),
-    Crashed(MemoryStorage),
+    Crashed(Box<MemoryStorage>),
 }
 
 /// Which messages a command means. What is `None` does not matter.
@@ -131,7 +131,7 @@ impl Cluster {
         };
         for id in (1..=count).map(NodeId) {
             let disk = disks.remove(&id).unwrap_or_default();
-            let process = Process::Crashed(disk);
+            let process = Process::Crashed(Box::new(disk));
             let node = Node {
                 config: config(id.0, count),
                 process,
@@ -292,10 +292,10 @@ impl Cluster {
     /// Power off: what was not synced is gone.
     pub fn crash(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("the node exists");
-        let process = std::mem::replace(&mut node.process, Process::Crashed(MemoryStorage::default()));
+        let process = std::mem::replace(&mut node.process, Process::Crashed(Box::default()));
         let Process::Running(raft) = process else { panic!("{id} is down already") };
         (node.noted, node.noted_commit) = (None, Index(0));
-        node.process = Process::Crashed(raft.into_storage().crash());
+        node.process = Process::Crashed(Box::new(raft.into_storage().crash()));
     }
 
     /// Power on, on the disk as it is.
@@ -303,7 +303,7 @@ impl Cluster {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("the node exists");
         let Process::Crashed(disk) = &node.process else { panic!("{id} runs already") };
-        let raft = Raft::new(node.config.clone(), disk.clone(), now)?;
+        let raft = Raft::new(node.config.clone(), (**disk).clone(), now)?;
         node.applied = raft.storage().snapshot().map_or(Index(0), |snapshot| snapshot.last.index);
         node.process = Process::Running(Box::new(raft));
         self.after_step();
@@ -312,7 +312,7 @@ impl Cluster {
 
     /// Another disk is put into a node that is down.
     pub fn replace_disk(&mut self, id: NodeId, disk: MemoryStorage) {
-        self.nodes.get_mut(&id).expect("the node exists").process = Process::Crashed(disk);
+        self.nodes.get_mut(&id).expect("the node exists").process = Process::Crashed(Box::new(disk));
     }
 
     /// A node that is down gets a new, empty disk.

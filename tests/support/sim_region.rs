@@ -358,7 +358,11 @@ impl File {
             let outcome = choose(versions.len() + 1 + usize::from(tears));
             if let Some(version) = outcome.checked_sub(1) {
                 let torn = version == versions.len();
-                let bytes = if torn { &versions[version - 1][..TORN_BYTES] } else { &versions[version][..] };
+                let bytes = if torn {
+                    &versions[version - 1][..TORN_BYTES.min(versions[version - 1].len())]
+                } else {
+                    &versions[version][..]
+                };
                 self.durable[block * BLOCK_BYTES..][..bytes.len()].copy_from_slice(bytes);
             }
         }

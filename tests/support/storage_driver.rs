@@ -202,14 +202,21 @@ impl Driver {
         self.storage().truncate_suffix(Index(last_kept))
     }
 
-    /// Goes on with the draft, or begins one.
+    /// Goes on with the draft, or begins one; often everything at once, because a restart drops a draft.
     fn operate_on_snapshot(&mut self) -> Result<(), StorageError> {
-        let Some(draft) = self.draft.clone() else { return self.begin_random_snapshot() };
+        let Some(draft) = self.draft.clone() else {
+            self.begin_random_snapshot()?;
+            while self.draft.is_some() && self.rng.range(0, 5) > 0 {
+                self.operate_on_snapshot()?;
+            }
+            return Ok(());
+        };
         match self.rng.range(0, 12) {
             0 => self.begin_random_snapshot(),
-            1 => {
-                self.draft = None;
-                self.storage().drop_snapshot_draft()
+            1 => self.drop_snapshot(),
+            // D2: a leader's snapshot of what is committed here is of no use.
+            _ if draft.received && draft.last.index <= self.state().hard_state.commit_index => {
+                self.drop_snapshot()
             }
             // What the leader said of it is something else.
             2 if draft.written == draft.content.len() => {
@@ -225,7 +232,8 @@ impl Driver {
                 self.finish_snapshot(budget).map(drop)
             }
             _ => {
-                let len = self.rng.range(1, (draft.content.len() - draft.written) as u64 + 1) as usize;
+                let rest = draft.content.len() - draft.written;
+                let len = if self.chance(3) { self.rng.range(1, rest as u64 + 1) as usize } else { rest };
                 self.append_snapshot(len)
             }
         }
@@ -285,13 +293,18 @@ impl Driver {
         self.storage().append_snapshot(&part)
     }
 
+    fn drop_snapshot(&mut self) -> Result<(), StorageError> {
+        self.draft = None;
+        self.storage().drop_snapshot_draft()
+    }
+
     /// Finishes the draft, as far as the budget goes. Returns whether it is done.
     pub fn finish_snapshot(&mut self, budget: usize) -> Result<bool, StorageError> {
         let Draft { last, content, received, .. } = self.draft.clone().expect("there is a draft");
         let meta = SnapshotMeta { last, bytes: content.len() as u64, crc: crc32c::crc32c(&content) };
         let mut after = self.state().clone();
         after.install(last, content);
-        let floor = self.durable_entries().max(last.index.0 as usize);
+        let floor = self.durable_entries().max(last.index.0 as usize).min(after.log.len());
         // The old state and the new one: a crash leaves one of them.
         self.states.push((after, floor));
         match self.storage().finish_snapshot(received.then_some(meta), budget)? {

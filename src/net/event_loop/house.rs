@@ -44,13 +44,20 @@ impl House {
         now: Millis,
         replica: &mut Replica<S>,
     ) -> Result<(), StorageError> {
-        let debt = replica.snapshot_debt();
-        if debt >= SNAPSHOT_DEBT_BYTES_MIN {
-            self.work(now, replica, debt.min(SNAPSHOT_DEBT_BYTES_MAX))?;
-        } else if now >= self.last.after(HOUSEKEEPING_PAUSE_MS) {
-            self.keep(now, replica)?;
+        if let Some(budget) = self.owed(now, replica.snapshot_debt()) {
+            self.work(now, replica, budget)?;
         }
         Ok(())
+    }
+
+    /// How much a busy turn does, in bytes.
+    fn owed(&self, now: Millis, debt: usize) -> Option<usize> {
+        let is_put_off = self.after.is_some_and(|after| now < after);
+        if debt >= SNAPSHOT_DEBT_BYTES_MIN {
+            Some(debt.min(SNAPSHOT_DEBT_BYTES_MAX))
+        } else {
+            (!is_put_off && now >= self.last.after(HOUSEKEEPING_PAUSE_MS)).then_some(SNAPSHOT_SLICE_BYTES)
+        }
     }
 
     /// When [`House::keep`] wants to be called although nothing happens.
@@ -68,5 +75,32 @@ impl House {
         self.last = now;
         self.after = (left == Housekeeping::Later).then(|| now.after(HOUSEKEEPING_PAUSE_MS));
         Ok(left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// D15, D17: a busy turn pays what the log's growth asks, never much, and small sums not at all.
+    #[test]
+    fn busy_turns_pay_their_debts() {
+        let house = House { after: None, last: Millis(5_000) };
+        let now = Millis(5_001);
+        assert_eq!(house.owed(now, 0), None);
+        assert_eq!(house.owed(now, SNAPSHOT_DEBT_BYTES_MIN - 1), None);
+        assert_eq!(house.owed(now, SNAPSHOT_DEBT_BYTES_MIN), Some(SNAPSHOT_DEBT_BYTES_MIN));
+        assert_eq!(house.owed(now, 100 << 20), Some(SNAPSHOT_DEBT_BYTES_MAX));
+    }
+
+    /// A node that is never idle keeps house all the same, unless there is nothing to do yet.
+    #[test]
+    fn a_busy_node_does_a_slice_now_and_then() {
+        let later = Millis(5_000 + HOUSEKEEPING_PAUSE_MS);
+        let house = House { after: None, last: Millis(5_000) };
+        assert_eq!(house.owed(later, 0), Some(SNAPSHOT_SLICE_BYTES));
+        let put_off = House { after: Some(later.after(1)), ..house };
+        assert_eq!(put_off.owed(later, 0), None);
+        assert_eq!(put_off.owed(later, SNAPSHOT_DEBT_BYTES_MIN), Some(SNAPSHOT_DEBT_BYTES_MIN));
     }
 }

@@ -267,7 +267,10 @@ impl Checks {
             let before = before.filter(|before| before.0 == epoch).map_or(Index(0), |before| before.1);
             let is_told = self.atlas.is_told(node, peer);
             let may_start_over = epoch > 0 || !self.atlas.is_whole(place(peer));
-            assert!(matched >= before || may_start_over, "{peer}: match went back from {before} to {matched}");
+            assert!(
+                matched >= before || may_start_over,
+                "{peer}: match went back from {before} to {matched}"
+            );
             // As soon as it knows of a harm, and whenever it hears something.
             let is_same = matched == before && self.atlas.is_sound(place(peer));
             if is_same || !is_told {
@@ -397,13 +400,7 @@ impl Checks {
     }
 
     /// A message is handed to the network.
-    pub(crate) fn on_send(
-        &mut self,
-        node: usize,
-        envelope: &Envelope,
-        standing: Standing,
-        disk: &SimDisk,
-    ) {
+    pub(crate) fn on_send(&mut self, node: usize, envelope: &Envelope, standing: Standing, disk: &SimDisk) {
         let Envelope { from, to, term, message } = envelope;
         let wants_voter = match message {
             Message::PreVoteResponse { granted, .. } | Message::RequestVoteResponse { granted } => *granted,
@@ -502,7 +499,10 @@ impl Checks {
         let (view, record) = (&mut self.durable[node], &self.record);
         let covers_all = |lost_term| {
             view.refresh(disk);
-            let last = record.log.last().map_or(EntryId::default(), |last| EntryId::new(last.term, Index(record.len())));
+            let last = record
+                .log
+                .last()
+                .map_or(EntryId::default(), |last| EntryId::new(last.term, Index(record.len())));
             view.term > lost_term && view.has(last)
         };
         self.atlas.after_turn(node, replica.raft().standing(), covers_all)

@@ -77,7 +77,11 @@ impl Snapshots {
         }
         let newest = newest.expect("a snapshot gives way only to a newer one");
         let before = before.unwrap_or_default().last.index;
-        assert!(newest.last.index > before, "node {node} went back from snapshot {before} to {}", newest.last);
+        assert!(
+            newest.last.index > before,
+            "node {node} went back from snapshot {before} to {}",
+            newest.last
+        );
         let is_own = own == Some(newest.last);
         marks.hit(if is_own { Mark::SnapshotTaken } else { Mark::SnapshotInstalled });
         if !is_own && own.is_some() {
@@ -116,7 +120,10 @@ impl Snapshots {
             "node {node} uses {used} bytes for {live} bytes of data, more than {most}: {:?}",
             names.iter().map(|name| (name, disk.len_of(name))).collect::<Vec<_>>()
         );
-        assert!(aside <= 2 * most, "node {node} keeps {aside} bytes of damaged files for {live} bytes of data");
+        assert!(
+            aside <= 2 * most,
+            "node {node} keeps {aside} bytes of damaged files for {live} bytes of data"
+        );
     }
 
     /// How many bytes a node's directory may have at most, damaged files that were set aside not counted: three times
