@@ -313,12 +313,12 @@ impl Progress {
             round_acked,
             last_contact: _,
             is_full,
-            has_started_over,
             moved,
             nudge,
+            has_started_over,
         } = self;
         (match_index, next_index, mode, commit_sent, round_acked).hash(hasher);
-        (is_full, has_started_over, moved, nudge).hash(hasher);
+        (is_full, moved, nudge, has_started_over).hash(hasher);
     }
 
     /// What was on its way to the peer may be lost.

@@ -28,6 +28,8 @@ struct Disk {
     epoch: u64,
     /// What earlier disks held, as long as the harm lasts: acknowledgements of that may still be counted.
     lost: Vec<DurableView>,
+    /// What it held when it began to rot.
+    before_rot: Option<DurableView>,
     standing: Standing,
     /// Who the process says that it is.
     life: Option<(u64, Incarnation)>,
@@ -42,6 +44,8 @@ pub(crate) struct Atlas {
     met: BTreeMap<(usize, usize), (u64, Incarnation)>,
     /// Of which of a peer's harms a node's process knows.
     told: BTreeMap<(usize, usize), u64>,
+    /// How often a node's process was asked for admission by a peer.
+    asks: BTreeMap<(usize, usize), u64>,
 }
 
 impl Atlas {
@@ -52,6 +56,7 @@ impl Atlas {
             majority: plan.nodes / 2 + 1,
             met: BTreeMap::new(),
             told: BTreeMap::new(),
+            asks: BTreeMap::new(),
         }
     }
 
@@ -59,13 +64,8 @@ impl Atlas {
         self.disks[node].harm
     }
 
-    /// How often a node's disk was harmed.
-    pub(crate) fn epoch(&self, node: usize) -> u64 {
-        self.disks[node].epoch
-    }
-
-    pub(crate) fn lost(&self, node: usize) -> &[DurableView] {
-        &self.disks[node].lost
+    pub(crate) fn lost(&self, node: usize) -> impl Iterator<Item = &DurableView> {
+        self.disks[node].lost.iter().chain(&self.disks[node].before_rot)
     }
 
     pub(crate) fn is_sound(&self, node: usize) -> bool {
@@ -106,15 +106,20 @@ impl Atlas {
     pub(crate) fn set_harm(&mut self, node: usize, harm: Harm, view: DurableView) {
         let disk = &mut self.disks[node];
         disk.harm = Some(harm);
-        if harm != Harm::Rotten {
+        if harm == Harm::Rotten {
+            disk.before_rot = Some(view);
+        } else {
             disk.epoch += 1;
+            disk.life = None;
             disk.lost.push(view);
+            disk.lost.extend(disk.before_rot.take());
         }
     }
 
     /// The harm did nothing.
     pub(crate) fn forgive(&mut self, node: usize) {
         let disk = &mut self.disks[node];
+        disk.before_rot = None;
         // What was harmed before that is not good because of it.
         disk.harm = match disk.lost.is_empty() {
             true => None,
@@ -169,15 +174,24 @@ impl Atlas {
     /// A node's process handles a peer's question for admission.
     pub(crate) fn on_asked(&mut self, observer: usize, peer: NodeId) {
         let peer = place(peer);
+        *self.asks.entry((observer, peer)).or_default() += 1;
         if self.met.get(&(observer, peer)).copied() == self.disks[peer].life {
             self.told.insert((observer, peer), self.disks[peer].epoch);
         }
     }
 
+    /// Changes when a node has reason to forget what a peer had acknowledged.
+    pub(crate) fn reasons(&self, observer: usize, peer: NodeId) -> (u64, u64) {
+        let peer = place(peer);
+        (self.disks[peer].epoch, self.asks.get(&(observer, peer)).copied().unwrap_or_default())
+    }
+
     /// Whether a node's process knows of a peer's last harm.
     pub(crate) fn is_told(&self, observer: usize, peer: NodeId) -> bool {
         let peer = place(peer);
-        self.told.get(&(observer, peer)).copied().unwrap_or_default() >= self.disks[peer].epoch
+        // Nobody knows of this one.
+        let is_hidden = self.disks[peer].harm == Some(Harm::Rotten);
+        !is_hidden && self.told.get(&(observer, peer)).copied().unwrap_or_default() >= self.disks[peer].epoch
     }
 }
 

@@ -13,7 +13,7 @@ const PREFIX_BYTES: usize = 16;
 const ALIGN_BYTES: usize = 16;
 
 /// One segment's durable records.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Segment {
     seq: u64,
     changes: u64,
@@ -24,7 +24,7 @@ struct Segment {
 }
 
 /// One snapshot file's durable bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct SnapshotFile {
     changes: u64,
     /// What it covers, if it is whole.
@@ -32,7 +32,7 @@ struct SnapshotFile {
 }
 
 /// See the module's text. Records are read once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct DurableView {
     /// By the file's number.
     segments: BTreeMap<u64, Segment>,

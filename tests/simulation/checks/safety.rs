@@ -29,8 +29,8 @@ struct Seen {
     role: Option<RoleName>,
     commit: Index,
     applied: Index,
-    /// Of a leader's peers, with the number of the harm that was done to them last.
-    matched: BTreeMap<NodeId, (u64, Index)>,
+    /// Of a leader's peers, with what changes when there is a reason to start over.
+    matched: BTreeMap<NodeId, ((u64, u64), Index)>,
 }
 
 /// Remembers what the cluster has done, over crashes and restarts.
@@ -217,7 +217,7 @@ impl Checks {
         let mut count = 0;
         for (node, disk) in disks.iter().enumerate() {
             self.durable[node].refresh(disk);
-            let had = self.atlas.lost(node).iter().any(|lost| lost.has(id));
+            let had = self.atlas.lost(node).any(|lost| lost.has(id));
             count += usize::from(had || self.durable[node].has(id));
         }
         assert!(count >= self.majority, "entry {id} was committed, and is durable on {count} nodes only");
@@ -262,11 +262,12 @@ impl Checks {
         for (peer, progress) in replica.raft().peers() {
             let (matched, next) = (progress.match_index(), progress.next_index());
             assert!(matched < next, "{peer}: match {matched}, next {next}");
-            let epoch = self.atlas.epoch(place(peer));
-            let before = self.seen[node].matched.insert(peer, (epoch, matched));
-            let before = before.filter(|before| before.0 == epoch).map_or(Index(0), |before| before.1);
+            let reasons = self.atlas.reasons(node, peer);
+            let before = self.seen[node].matched.insert(peer, (reasons, matched));
+            let (known, before) = before.unwrap_or_default();
             let is_told = self.atlas.is_told(node, peer);
-            let may_start_over = epoch > 0 || !self.atlas.is_whole(place(peer));
+            // A peer that was repaired shows only later that it has less.
+            let may_start_over = known != reasons || reasons.0 > 0;
             assert!(
                 matched >= before || may_start_over,
                 "{peer}: match went back from {before} to {matched}"
@@ -334,7 +335,7 @@ impl Checks {
     pub(crate) fn on_harm(&mut self, node: usize, harm: Harm, disk: &SimDisk) {
         self.durable[node].refresh(disk);
         let view = match harm {
-            Harm::Rotten => DurableView::default(),
+            Harm::Rotten => self.durable[node].clone(),
             Harm::Repairing | Harm::Wiped | Harm::RolledBack(_) => self.forget(node),
         };
         self.atlas.set_harm(node, harm, view);

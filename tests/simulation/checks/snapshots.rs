@@ -134,7 +134,11 @@ impl Snapshots {
         let files = |records: u64| (2 * records / (segment - 4096) + 2) * segment;
         let log = plan.snapshot_log_bytes.max(live / 2);
         // What one turn may bring, and records larger than a segment.
-        let on_their_way = if plan.classes.has(Class::Bulk) { 3 << 20 } else { 64 << 10 };
+        let on_their_way = match (plan.classes.has(Class::Bulk), plan.classes.has(Class::Large)) {
+            (true, _) => 3 << 20,
+            (false, true) => 512 << 10,
+            (false, false) => 64 << 10,
+        };
         3 * live + files(2 * log + plan.log_margin_bytes) + 6 * segment + on_their_way
     }
 }
