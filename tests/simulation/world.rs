@@ -439,7 +439,8 @@ impl World {
         assert!(is_rotten, "node{} does not start, on a good disk: {error}", node + 1);
         // Everything else can be repaired.
         let text = error.to_string();
-        let is_beyond_repair = ["keva.id", "hard-state"].iter().any(|name| text.contains(name));
+        let has_begun = self.disks[node].names().iter().any(|name| name == "hard-state");
+        let is_beyond_repair = ["keva.id", "hard-state"].iter().any(|name| text.contains(name)) || !has_begun;
         assert!(is_beyond_repair, "node{} refuses a disk that can be repaired: {error}", node + 1);
         self.env.mark(Mark::RotRefused);
         self.nodes[node].has_refused = true;
