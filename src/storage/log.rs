@@ -349,10 +349,13 @@ impl<D: Directory> Log<D> {
         let mut margin = self.active().bytes_up_to(covered) as u64;
         while let Some(before) = first_kept.checked_sub(1) {
             let segment = &self.segments[before];
-            if segment.next_index() <= covered.next() && margin >= self.maker.log_margin_bytes {
+            let is_covered = segment.next_index() <= covered.next();
+            if is_covered && margin >= self.maker.log_margin_bytes {
                 break;
             }
-            margin += segment.bytes_up_to(covered) as u64;
+            // With its unused rest: where ends of the log were removed again and again, there are many files with next to
+            // nothing in them.
+            margin += if is_covered { segment.size() } else { segment.bytes_up_to(covered) } as u64;
             first_kept = before;
         }
         let old: Vec<_> = self.segments.drain(..first_kept).collect();

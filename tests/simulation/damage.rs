@@ -30,7 +30,18 @@ impl Faults {
         if names.is_empty() {
             return;
         }
+        let newest = names.iter().filter(|name| name.starts_with("seg-")).max();
         let rng = self.rng(Class::Rot);
+        if rng.u32(..6) == 0 {
+            // A file system that was damaged may lose whole files.
+            let is_data = |name: &&String| name.starts_with("seg-") || name.starts_with("snap-");
+            let data: Vec<&String> =
+                names.iter().filter(is_data).filter(|name| Some(*name) != newest).collect();
+            if !data.is_empty() {
+                disk.delete(data[rng.usize(..data.len())]);
+            }
+            return;
+        }
         for _ in 0..rng.usize(1..4) {
             let name = &names[rng.usize(..names.len())];
             let sure = damageable(disk, &names, name);

@@ -142,6 +142,13 @@ impl Faults {
                 let death = if rng.bool() { Death::Kill } else { Death::PowerCut };
                 orders.extend((0..nodes.len()).map(|node| Order::Die(node, death)));
             }
+            Class::CrashPoint if rng.u32(..4) == 0 => {
+                let later = rng.u64(..10);
+                let crash_after = rng.bool();
+                disks[node].update_faults(|faults| {
+                    (faults.crash_behind_snapshot, faults.crash_after) = (Some(later), crash_after);
+                });
+            }
             Class::CrashPoint if rng.bool() => {
                 let crash_at = disks[node].operations() + rng.u64(..14);
                 let crash_after = rng.bool();

@@ -124,13 +124,18 @@ impl Faults {
             return;
         }
         self.storms.lags = None;
-        let crash_at = disks[node].operations() + self.rng(Class::Lag).u64(..60);
-        if self.rng(Class::Lag).u32(..3) == 0 {
-            let crash_after = self.rng(Class::Lag).bool();
-            disks[node].update_faults(|faults| {
-                (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
-            });
-        }
+        // What it does with the snapshot that it gets is worth a crash.
+        let rng = self.rng(Class::Lag);
+        let (kind, crash_after) = (rng.u32(..4), rng.bool());
+        let (soon, later) = (disks[node].operations() + rng.u64(..60), rng.u64(..10));
+        disks[node].update_faults(|faults| {
+            faults.crash_after = crash_after;
+            match kind {
+                0 => faults.crash_at = Some(soon),
+                1 | 2 => faults.crash_behind_snapshot = Some(later),
+                _ => {}
+            }
+        });
         self.heal_after(env, 0);
     }
 

@@ -7,6 +7,7 @@ use keva::net::peer::PeerEvent;
 use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use keva::raft::raft::Raft;
 use keva::raft::storage::Storage;
+use keva::raft::types::Standing;
 use keva::replica::io::{NotApplied, Outcome};
 
 use crate::env::Env;
@@ -287,6 +288,9 @@ impl Node {
             env.trace(|| format!("node{} answers {:?}: {:?}", index + 1, reply.ticket, reply.outcome));
             let asked_in = env.checks.asked.remove(&(index, reply.ticket));
             note_reply(env, &reply.outcome, asked_in < Some(process.replica.raft().term()), process);
+            let is_write_done = matches!(reply.outcome, Outcome::Written | Outcome::ConditionFailed { .. });
+            let serves = process.replica.raft().standing() == Standing::Voter || !is_write_done;
+            assert!(serves, "node{} carries out a write and does not vote yet: {reply:?}", index + 1);
             // Nobody waits when the connection broke in this turn.
             let Some(waiting) = process.sessions.take_waiting(reply.ticket) else { continue };
             let response = render(waiting.render, reply, &process.view);

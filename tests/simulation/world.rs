@@ -275,7 +275,7 @@ impl World {
         }
         let (incarnation, copy) = old[self.faults.rng(Class::RollBack).usize(..old.len())];
         if self.nodes[node].process.is_some() {
-            self.die(node, Death::PowerCut);
+            self.die(node, Death::Kill);
         }
         self.env.trace(|| format!("node{}'s disk goes back to before start {incarnation}", node + 1));
         self.env.mark(Mark::DiskRolledBack);
@@ -304,10 +304,11 @@ impl World {
         } else {
             self.env.schedule(self.env.now + 1, Event::Start { node });
         }
-        // Whoever forgets that another one's disk went back must not hear of it again: its operator empties it.
-        for other in (0..self.nodes.len()).filter(|other| *other != node) {
-            if matches!(self.env.checks.atlas.harm(other), Some(Harm::RolledBack(_))) {
-                self.orders.push(Order::Wipe(other));
+        // Whoever forgets that another one's disk went back will not notice again, and a process that is not the first
+        // one on such a disk may count its starts like one that is known. The operator empties the disk before that.
+        for host in 0..self.nodes.len() {
+            if matches!(self.env.checks.atlas.harm(host), Some(Harm::RolledBack(_))) {
+                self.orders.push(Order::Wipe(host));
             }
         }
     }
@@ -378,6 +379,14 @@ impl World {
             _ => self.faults.rot_disk(disk),
         }
         self.env.trace(|| format!("node{}'s disk is damaged: {kind}", node + 1));
+        let rng = self.faults.rng(kind);
+        if rng.u32(..3) == 0 {
+            // While it is put in order.
+            let (crash_at, crash_after) = (disk.operations() + rng.u64(..24), rng.bool());
+            disk.update_faults(|faults| {
+                (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
+            });
+        }
     }
 
     fn keep_copy(&mut self, node: usize, copy: Option<SimDisk>) {
@@ -428,6 +437,10 @@ impl World {
         }
         let is_rotten = self.env.checks.atlas.harm(node) == Some(Harm::Rotten);
         assert!(is_rotten, "node{} does not start, on a good disk: {error}", node + 1);
+        // Everything else can be repaired.
+        let text = error.to_string();
+        let is_beyond_repair = ["keva.id", "hard-state"].iter().any(|name| text.contains(name));
+        assert!(is_beyond_repair, "node{} refuses a disk that can be repaired: {error}", node + 1);
         self.env.mark(Mark::RotRefused);
         self.nodes[node].has_refused = true;
         let after = exponential(self.faults.rng(Class::Rot), self.env.plan.unit() * 4);

@@ -22,6 +22,8 @@ pub struct Faults {
     /// The number of the operation at which the power goes: it reaches the disk as far as `crash_after` says, and it
     /// and all later ones return an error.
     pub crash_at: Option<u64>,
+    /// When a snapshot gets its name, the power goes so many operations later.
+    pub crash_behind_snapshot: Option<u64>,
     /// Whether that operation is carried out first: a write is in the cache, a sync is complete.
     pub crash_after: bool,
     /// The number of the sync (of a file or of names) that fails once. What it should have written stays in the cache
@@ -438,6 +440,11 @@ impl Directory for SimDirectory {
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         self.change(|state| {
             let id = state.names.remove(from).ok_or_else(|| not_found(from))?;
+            if to.starts_with("snap-")
+                && let Some(later) = state.faults.crash_behind_snapshot.take()
+            {
+                state.faults.crash_at = Some(state.operations + later);
+            }
             state.reuses += u64::from(from.starts_with("seg-") && to.ends_with(".tmp"));
             state.free(to);
             state.names.insert(to.into(), id);

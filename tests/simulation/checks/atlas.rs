@@ -1,6 +1,6 @@
 //! Which disks were harmed and are not made good yet: so many that something could be lost are never harmed at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use keva::raft::types::{Incarnation, NodeId, Standing, Term};
 
@@ -44,6 +44,8 @@ pub(crate) struct Atlas {
     met: BTreeMap<(usize, usize), (u64, Incarnation)>,
     /// Of which of a peer's harms a node's process knows.
     told: BTreeMap<(usize, usize), u64>,
+    /// Peers that a node's process saw going back: it never trusts their votes again.
+    suspects: BTreeSet<(usize, usize)>,
     /// How often a node's process was asked for admission by a peer.
     asks: BTreeMap<(usize, usize), u64>,
 }
@@ -57,6 +59,7 @@ impl Atlas {
             met: BTreeMap::new(),
             told: BTreeMap::new(),
             asks: BTreeMap::new(),
+            suspects: BTreeSet::new(),
         }
     }
 
@@ -74,17 +77,15 @@ impl Atlas {
 
     /// Whether a node has a sound disk and votes.
     pub(crate) fn is_whole(&self, node: usize) -> bool {
-        self.is_sound(node) && self.disks[node].standing == Standing::Voter
+        let is_trusted = self.suspects.iter().all(|(_, suspect)| *suspect != node);
+        is_trusted && self.is_sound(node) && self.disks[node].standing == Standing::Voter
     }
 
     /// Whether the others can do without this node's disk: a majority of all nodes have sound disks with something on
     /// them, and vote.
     pub(crate) fn may_harm(&self, node: usize, views: &[DurableView]) -> bool {
-        let is_good = |other: &usize| {
-            let disk = &self.disks[*other];
-            let has_entries = views[*other].last_index().0 > 0;
-            *other != node && disk.harm.is_none() && disk.standing == Standing::Voter && has_entries
-        };
+        let is_good =
+            |other: &usize| *other != node && self.is_whole(*other) && views[*other].last_index().0 > 0;
         // A disk that was rolled back is not to be confused any more.
         let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack(_)));
         is_free && (0..self.disks.len()).filter(is_good).count() >= self.majority
@@ -136,6 +137,7 @@ impl Atlas {
     pub(crate) fn on_end(&mut self, node: usize) {
         self.met.retain(|(observer, _), _| *observer != node);
         self.told.retain(|(observer, _), _| *observer != node);
+        self.suspects.retain(|(observer, _)| *observer != node);
     }
 
     /// A turn has ended. Says which harm is made good with it.
@@ -168,7 +170,11 @@ impl Atlas {
         if shows && disk.life == Some(life) {
             self.told.insert((observer, peer), disk.epoch);
         }
-        before.is_some_and(|before| before.0 == life.0 && before.1 > life.1)
+        let went_back = before.is_some_and(|before| before.0 == life.0 && before.1 > life.1);
+        if went_back {
+            self.suspects.insert((observer, peer));
+        }
+        went_back
     }
 
     /// A node's process handles a peer's question for admission.

@@ -291,6 +291,13 @@ impl Checks {
     fn check_new_leader(&mut self, node: usize, term: Term) {
         let first = *self.leaders.entry(term).or_insert(node);
         assert_eq!(first, node, "two leaders in term {term}");
+        // Votes of disks that were rolled back are not among these.
+        let votes = self
+            .votes
+            .iter()
+            .filter(|((_, cast_in), candidate)| *cast_in == term && place(**candidate) == node);
+        let is_elected = self.majority == 1 || votes.count() >= self.majority;
+        assert!(is_elected, "node {node} leads term {term} without the votes of a majority");
         let log = &self.seen[node].log;
         for (position, committed) in self.record.log.iter().enumerate() {
             let has = log.get(position).copied() == Some((committed.term, committed.crc));
@@ -381,10 +388,12 @@ impl Checks {
         // What was not synced may be gone.
         before.log.truncate(usize::try_from(raft.last_index().0).expect("short logs"));
         let view = &mut self.durable[node];
-        let (term, last, newest, snapshot) =
-            (view.term, view.last_index(), view.newest_segment(), view.snapshot);
+        let (term, vote) = (view.term, view.vote);
+        let (last, newest, snapshot) = (view.last_index(), view.newest_segment(), view.snapshot);
         view.refresh(disk);
         assert!(raft.term() >= term, "node {node} forgot term {term}");
+        let keeps_vote = raft.term() > term || vote.is_none() || storage.hard_state().vote == vote;
+        assert!(keeps_vote, "node {node} forgot its vote for {vote:?} in term {term}");
         let mine = snapshot_id(storage);
         let is_kept = was_rotten || mine.index >= snapshot.index;
         assert!(is_kept, "node {node} forgot its snapshot up to {snapshot}: {mine}");
@@ -497,15 +506,22 @@ impl Checks {
         replica: &Replica<SimStorage>,
         disk: &SimDisk,
     ) -> Option<Harm> {
-        let (view, record) = (&mut self.durable[node], &self.record);
-        let covers_all = |lost_term| {
-            view.refresh(disk);
-            let last = record
-                .log
-                .last()
-                .map_or(EntryId::default(), |last| EntryId::new(last.term, Index(record.len())));
-            view.term > lost_term && view.has(last)
-        };
-        self.atlas.after_turn(node, replica.raft().standing(), covers_all)
+        if self.atlas.is_sound(node) {
+            return self.atlas.after_turn(node, replica.raft().standing(), |_| false);
+        }
+        let view = &mut self.durable[node];
+        view.refresh(disk);
+        let ids = self.record.log.iter().enumerate();
+        let ids = ids.map(|(position, entry)| EntryId::new(entry.term, Index(position as u64 + 1)));
+        let had = |id: &EntryId| self.atlas.lost(node).any(|lost| lost.has(*id));
+        let lost = ids.rev().find(had).unwrap_or_default();
+        let has_again = lost.index == Index(0) || view.has(lost);
+        let last = self.record.log.last().map_or(Term(0), |last| last.term);
+        let has_all = self.record.len() == 0 || view.has(EntryId::new(last, Index(self.record.len())));
+        let term = view.term;
+        let covers_all = |lost_term| term > lost_term && has_all;
+        let harm = self.atlas.after_turn(node, replica.raft().standing(), covers_all)?;
+        assert!(has_again, "node {node} votes again, and has not got back the committed entry {lost}");
+        Some(harm)
     }
 }
