@@ -68,7 +68,7 @@ check_model() {
 }
 
 check_mutants() {
-    scripts/mutants.sh
+    scripts/mutants.sh --quick
 }
 
 check_release() {

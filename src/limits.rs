@@ -53,6 +53,8 @@ pub const READ_CONTEXTS_ASKED_MAX: usize = 8;
 /// Bytes of forwarded proposals in one message. One proposal is always sent, however large.
 pub const FORWARD_BYTES_MAX: usize = 512 << 10;
 
+/// The numbers of a process's writes begin anywhere below two to the power of this.
+pub const WRITE_SEQ_START_BITS: u32 = 40;
 /// Client writes accepted by one node and not yet answered, in bytes of payload. Beyond it: 503.
 pub const WRITES_IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 /// Client writes accepted by one node and not yet answered. Beyond it: 503.

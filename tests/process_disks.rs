@@ -241,6 +241,30 @@ fn a_full_disk_refuses_growth_and_recovers_by_itself() {
 }
 
 // F14: the others go on, also when it was the leader, and the node catches up when it can.
+// F14: a disk that the data themselves have filled: every deletion is taken, and what is deleted makes room by itself.
+#[test]
+fn deletions_make_room_on_a_full_disk() {
+    let mut cluster = Cluster::create(&ClusterOptions::new(1).wait_time("0.5").settings(SMALL_FILES));
+    let Some(disk) = SmallDisk::mount(&cluster.directory().join("disk"), "48m") else {
+        return skip("deletions_make_room_on_a_full_disk");
+    };
+    cluster.node(0).set_working_directory(&disk.path.join("workdir1"));
+    cluster.start_node(0);
+    let mut client = cluster.client(0);
+    let mut kept = Vec::new();
+    write_until_full(&mut client, "fill", &mut kept);
+    for gone in kept.split_off(kept.len() / 4) {
+        let deleted = client.request("DELETE", &format!("/v1/storage/key/{}", gone.key), &[], b"");
+        let deleted = deleted.expect("an answer");
+        assert_eq!(deleted.status, 200, "{}", deleted.text());
+    }
+    wait_for("writes to be taken again", || {
+        (put(&mut client, "again", &"y".repeat(20_000)).status == 200).then_some(())
+    });
+    assert_all_there(&mut client, &kept);
+    cluster.node(0).kill();
+}
+
 #[test]
 fn one_full_disk_stops_nobody() {
     let mut cluster = Cluster::create(&ClusterOptions::new(3).wait_time("0.5").settings(SMALL_FILES));

@@ -548,6 +548,29 @@ fn who_is_admitted() {
     }
 }
 
+/// Of two nodes the other one has everything that is committed, and nobody leads without its vote. So the one that lost
+/// something votes as soon as the other one says that it has not; otherwise no leader could ever bring it up to date.
+/// Covers: F21
+#[test]
+fn one_of_two_is_admitted_by_the_other() {
+    for (standing, heard, is_admitted) in [
+        ("virgin", "voter", true),
+        ("virgin", "virgin", false),
+        ("recovering", "voter", true),
+        ("recovering", "recovering", false),
+    ] {
+        let mut storage =
+            if standing == "virgin" { MemoryStorage::virgin() } else { MemoryStorage::default().set_aside() };
+        storage.sync().expect("memory does not fail");
+        let mut node = Lone::new(2, storage);
+        node.step(&format!("n2@5 -> n1 AdmissionResponse {heard}"));
+        node.now = node.now.after(ELECTION_TIMEOUT_MS);
+        node.turn();
+        node.turn();
+        assert_eq!(node.raft.standing() == Standing::Voter, is_admitted, "{standing}, the other one {heard}");
+    }
+}
+
 /// A majority of those who have nothing may found a cluster, but not before the others had the time to say that there is
 /// one: a disk may have been lost, and a third node may never have been started.
 /// Covers: F21

@@ -7,6 +7,7 @@
 //!
 //! - founding: with those who have nothing either it is a majority, so nothing can have been committed. As a disk may
 //!   have been lost among them, everybody has time to say that there is more: one election timeout;
+//! - a cluster of two: the other node has everything, and nobody leads without its vote;
 //! - joining: everybody has answered, so that all terms are known in which it may have voted; and its log has
 //!   everything that the leader knew to be committed after it had come back.
 //!
@@ -42,8 +43,9 @@ pub(super) struct Admission {
 pub(super) struct Answer {
     /// The largest term that it named.
     term: Term,
-    /// It has no entry and no snapshot.
+    /// It has no entry and no snapshot, and never voted.
     is_empty: bool,
+    standing: Standing,
 }
 
 impl Admission {
@@ -73,9 +75,11 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    /// Whether this node has never had anything, as far as it knows.
+    /// Whether this node has never had anything, as far as it knows. Of a term it only knows when a majority was admitted
+    /// before, which may have led to entries.
     fn is_empty(&self) -> bool {
-        self.storage.last_index() == Index(0) && self.standing() != Standing::Recovering
+        let has_nothing = self.storage.last_index() == Index(0) && self.term() == Term(0);
+        has_nothing && self.standing() != Standing::Recovering
     }
 
     // ---- asking ---------------------------------------------------------------------------------
@@ -94,14 +98,15 @@ impl<S: Storage> Raft<S> {
         &mut self,
         from: NodeId,
         term: Term,
+        standing: Standing,
         is_empty: bool,
         commit_index: Option<Index>,
     ) {
         if self.standing() == Standing::Voter {
             return;
         }
-        let answer = self.admission.answers.entry(from).or_insert(Answer { term, is_empty });
-        *answer = Answer { term: answer.term.max(term), is_empty };
+        let answer = self.admission.answers.entry(from).or_insert(Answer { term, is_empty, standing });
+        *answer = Answer { term: answer.term.max(term), is_empty, standing };
         if let Some(index) = commit_index {
             self.admission.leader_commit = Some((term, from, index));
         }
@@ -113,8 +118,11 @@ impl<S: Storage> Raft<S> {
         let standing = self.standing();
         let is_admitted = match standing {
             Standing::Voter => return Ok(()),
-            Standing::Virgin => self.may_found(now) || (self.has_heard_everybody() && self.has_caught_up()),
-            Standing::Recovering => self.has_caught_up(),
+            Standing::Virgin => {
+                let may_join = self.has_heard_everybody() && self.has_caught_up();
+                self.may_found(now) || self.others_have_everything() || may_join
+            }
+            Standing::Recovering => self.others_have_everything() || self.has_caught_up(),
         };
         if !is_admitted {
             return Ok(());
@@ -138,6 +146,14 @@ impl<S: Storage> Raft<S> {
         let nobody_has_anything = self.is_empty() && answers.values().all(|answer| answer.is_empty);
         let is_majority = 1 + answers.len() >= majority(self.config.voters.len());
         nobody_has_anything && is_majority && (is_time || self.has_heard_everybody())
+    }
+
+    /// Whether every voter must agree to everything, as in a cluster of two, and all others are sound: then they have all
+    /// that is committed, and this node can do nothing without their votes.
+    fn others_have_everything(&self) -> bool {
+        let voters = self.config.voters.len();
+        let are_sound = self.admission.answers.values().all(|answer| answer.standing == Standing::Voter);
+        majority(voters) == voters && self.has_heard_everybody() && are_sound
     }
 
     fn has_heard_everybody(&self) -> bool {

@@ -116,7 +116,7 @@ pub enum Message {
     AdmissionResponse {
         /// The sender's own standing.
         standing: Standing,
-        /// The sender has no entry and no snapshot, and has lost none that it knows of.
+        /// The sender has no entry and no snapshot, has lost none that it knows of, and was never in a term.
         is_empty: bool,
         /// From a leader that has committed an entry of its term: how far it has committed.
         commit_index: Option<Index>,

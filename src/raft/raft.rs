@@ -182,8 +182,8 @@ impl<S: Storage> Raft<S> {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
             }
             Message::Admission => self.handle_admission(now, from),
-            Message::AdmissionResponse { standing: _, is_empty, commit_index } => {
-                self.handle_admission_response(from, term, is_empty, commit_index);
+            Message::AdmissionResponse { standing, is_empty, commit_index } => {
+                self.handle_admission_response(from, term, standing, is_empty, commit_index);
             }
             message if term < self.term() && !mutant("old-terms-accepted") => {
                 self.handle_stale(from, &message);

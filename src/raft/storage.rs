@@ -166,7 +166,7 @@ pub trait Storage {
     fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError>;
 
     /// Begins to write a snapshot of `bytes` that covers everything up to `last`. An unfinished one is dropped. `false`:
-    /// the disk is full, and nothing was changed.
+    /// the disk has no space for it; growth is refused then until a later try succeeds.
     ///
     /// # Errors
     /// When the disk fails.

@@ -1,7 +1,7 @@
 //! How committed entries and installed snapshots become this node's state, and answers to those who wait for them.
 
 use crate::kv::payload::decode_payload;
-use crate::kv::store::Applied;
+use crate::kv::store::{Applied, Store};
 use crate::limits::APPLY_BYTES_PER_TURN_MAX;
 use crate::raft::entry::EntryKind;
 use crate::raft::storage::{SnapshotMeta, Storage, StorageError};
@@ -57,8 +57,11 @@ impl<S: Storage> Replica<S> {
     /// The leader's snapshot was installed: this node's state is what it holds. Waiting reads go on, since a later state
     /// is as good for them; a snapshot of its own that was in the making is gone.
     pub(super) fn on_installed(&mut self, snapshot: SnapshotMeta) -> Result<(), StorageError> {
+        let before = self.store.applied_index();
+        // Freed first: the memory need not hold both.
+        self.store = Store::default();
         let store = restore(self.raft.storage(), snapshot)?;
-        let (before, after) = (self.store.applied_index(), store.applied_index());
+        let after = store.applied_index();
         assert!(before < after, "an installed snapshot leads from {before} to {after}, and never back");
         self.store = store;
         self.snapshots.on_restored();

@@ -4,6 +4,7 @@
 //! [`Replica::drain_immediate`]; [`Replica::sync`]; `drain_immediate` again.
 
 use crate::kv::store::Store;
+use crate::limits::WRITE_SEQ_START_BITS;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::raft::{Config, Raft};
 use crate::raft::storage::{Storage, StorageError};
@@ -91,7 +92,13 @@ impl<S: Storage> Replica<S> {
             voters: config.voters,
             store,
             committed: raft.commit_index(),
-            writes: Writes::new(config.id, config.incarnation),
+            // Numbered from anywhere on: after a disk was set back, the same incarnation may have been used before, and the
+            // same numbers must not be.
+            writes: Writes::new(
+                config.id,
+                config.incarnation,
+                config.seed >> (u64::BITS - WRITE_SEQ_START_BITS),
+            ),
             // After an election timeout without an answer the leader would have been given up anyway.
             reads: Reads::new(before_first, config.election_timeout_ms),
             leadership: Leadership::default(),
@@ -335,12 +342,6 @@ impl<S: Storage> Replica<S> {
             is_sending: self.raft.is_sending_snapshot(),
             is_receiving: self.raft.is_receiving_snapshot(),
         }
-    }
-
-    /// Lets the storage do its housekeeping between turns, when there is time for it. The protocol's data must stay
-    /// as it is.
-    pub fn maintain<R>(&mut self, work: impl FnOnce(&mut S) -> R) -> R {
-        work(self.raft.storage_mut())
     }
 
     /// The state machine, for checks in simulators and tests.

@@ -148,6 +148,10 @@ impl Snapshots {
         if traffic.is_receiving || store.applied_index() <= newest.last.index {
             return false;
         }
+        // One that found no space is wanted until it does: until then growth is refused.
+        if self.failed_at.is_some() {
+            return true;
+        }
         let bytes = store.snapshot_bytes();
         let share = self.log_bytes_min.max(bytes / SNAPSHOT_DATA_BYTES_PER_LOG_BYTE);
         // A peer that is being sent the newest one would have to start over. It has the right of way, but not forever.
@@ -156,7 +160,9 @@ impl Snapshots {
         let is_long =
             storage.log_bytes() >= share.saturating_add(patience) && self.applied_bytes >= share / 4;
         let is_oversized = newest.bytes > (bytes + bytes / 2).saturating_add(self.log_bytes_min);
-        is_long || (is_oversized && !traffic.is_sending)
+        // On a full disk what is deleted must make room before the deletions have used up what is left.
+        let is_urgent = storage.is_full() && storage.log_bytes() >= self.log_bytes_min / 2;
+        is_long || is_urgent || (is_oversized && !traffic.is_sending)
     }
 
     fn begin<S: Storage>(&mut self, store: &mut Store, storage: &mut S) -> Result<(), StorageError> {
@@ -168,7 +174,9 @@ impl Snapshots {
         let (last, bytes) = (EntryId::new(term, index), store.snapshot_bytes());
         if !storage.begin_snapshot(last, bytes)? {
             if self.failed_at.is_none() {
-                log::warn!("the disk has no space for a snapshot of {bytes} bytes; the log goes on growing");
+                log::warn!(
+                    "the disk has no space for a snapshot of {bytes} bytes: what makes the data grow is refused"
+                );
             }
             self.failed_at = Some(storage.log_bytes());
             return Ok(());

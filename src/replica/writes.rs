@@ -44,12 +44,12 @@ struct Write {
 }
 
 impl Writes {
-    pub(crate) fn new(origin: NodeId, incarnation: Incarnation) -> Writes {
+    pub(crate) fn new(origin: NodeId, incarnation: Incarnation, first_seq: u64) -> Writes {
         Writes {
             origin,
             incarnation,
-            last_seq: 0,
-            offered_seq: 0,
+            last_seq: first_seq,
+            offered_seq: first_seq,
             waiting: BTreeMap::new(),
             by_deadline: BTreeSet::new(),
             by_ticket: BTreeMap::new(),
@@ -206,7 +206,7 @@ impl Writes {
                 answer(ticket, Outcome::NotApplied(NotApplied::Superseded));
             }
         }
-        *self = Writes::new(self.origin, incarnation);
+        *self = Writes::new(self.origin, incarnation, self.last_seq);
     }
 
     /// Ends the writes whose time is up.

@@ -57,6 +57,9 @@ pub struct LogStorage<D: Directory> {
     set_aside: Vec<String>,
     /// See [`StorageOptions::repair`].
     repair: bool,
+    /// The last snapshot that was wanted found no space. Growth would take what is left, and then no snapshot could
+    /// ever make room again.
+    lacks_snapshot: bool,
     /// A write or sync failed: what the disk holds is unknown from then on.
     failed: bool,
 }
@@ -97,6 +100,7 @@ impl<D: Directory> LogStorage<D> {
             scrub: Scrub::start(),
             set_aside: set_aside_names(&names),
             repair,
+            lacks_snapshot: false,
             failed: false,
         })
     }
@@ -226,8 +230,10 @@ impl<D: Directory> LogStorage<D> {
     }
 
     fn begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
-        Ok(self.try_to_begin_draft(last, bytes)?
-            || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?)
+        let begun = self.try_to_begin_draft(last, bytes)?
+            || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?;
+        self.lacks_snapshot = !begun;
+        Ok(begun)
     }
 
     fn try_to_begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
@@ -355,6 +361,9 @@ impl<D: Directory> Storage for LogStorage<D> {
 
     fn reserve(&mut self, bytes: usize, purpose: Purpose) -> Result<bool, StorageError> {
         self.attempt(|storage| {
+            if storage.lacks_snapshot && purpose == Purpose::Growth {
+                return Ok(false);
+            }
             if storage.log.reserve(bytes, purpose)? {
                 return Ok(true);
             }
@@ -363,7 +372,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn is_full(&self) -> bool {
-        self.log.is_full()
+        self.log.is_full() || self.lacks_snapshot
     }
 
     fn log_bytes(&self) -> u64 {

@@ -73,7 +73,7 @@ impl<R: Region> Snapshots<R> {
         self.newest.as_ref().expect("only a node with a snapshot is asked for it").read(offset, len)
     }
 
-    /// Begins a draft. `false`: there is no space for it.
+    /// Begins a draft. `false`: there is no space for it. Then the file kept for it stays, for when there is less to write.
     pub(crate) fn begin<D: Directory<Region = R>>(
         &mut self,
         directory: &mut D,
@@ -91,8 +91,13 @@ impl<R: Region> Snapshots<R> {
             return Ok(false);
         }
         if !self.reserve.as_ref().is_some_and(|reserve| fits(reserve.size(), bytes)) {
+            let kept = self.reserve.as_ref().map(Region::size);
             self.remove_reserve(directory)?;
-            self.reserve = create(directory, bytes)?;
+            self.reserve = create(directory, roomy(bytes), snapshot_file_bytes(bytes))?;
+            if let (None, Some(size)) = (&self.reserve, kept) {
+                self.reserve = create(directory, size, size)?;
+                return Ok(false);
+            }
         }
         self.draft = self.reserve.take().map(|region| Draft::new(region, last, bytes));
         Ok(self.draft.is_some())
@@ -189,9 +194,13 @@ impl<R: Region> Snapshots<R> {
     }
 }
 
-/// Makes a file for a content of `bytes`: a roomy one, or else one that is just large enough, or none.
-fn create<D: Directory>(directory: &mut D, bytes: u64) -> Result<Option<D::Region>, StorageError> {
-    for size in [roomy(bytes), snapshot_file_bytes(bytes)] {
+/// Makes a file: a roomy one, or else one that is just large enough, or none.
+fn create<D: Directory>(
+    directory: &mut D,
+    roomy: usize,
+    enough: usize,
+) -> Result<Option<D::Region>, StorageError> {
+    for size in [roomy, enough] {
         match directory.create(SNAPSHOT_TEMPORARY, size) {
             Ok(region) => return Ok(Some(region)),
             Err(error) if is_full(&error) || error.kind() == io::ErrorKind::FileTooLarge => {}

@@ -7,7 +7,7 @@ compile_error!("planted bugs must not get into a release build");
 #[cfg(keva_mutation)]
 static SELECTED: std::sync::OnceLock<String> = std::sync::OnceLock::new();
 
-/// Chooses the bug of this process, once.
+/// Chooses the bug of this process, once. Where nobody does, the environment variable `KEVA_MUTANT` does.
 ///
 /// # Panics
 /// When the program was built without planted bugs, or one is chosen already.
@@ -22,7 +22,7 @@ pub fn select(name: &str) {
 #[cfg(keva_mutation)]
 #[must_use]
 pub fn mutant(name: &str) -> bool {
-    SELECTED.get().is_some_and(|selected| selected == name)
+    SELECTED.get_or_init(|| std::env::var("KEVA_MUTANT").unwrap_or_default()) == name
 }
 
 /// Whether this bug is planted: no.

@@ -1,7 +1,8 @@
 //! When the node does the work that has time.
 
 use crate::limits::{
-    HOUSEKEEPING_PAUSE_MS, SNAPSHOT_DEBT_BYTES_MAX, SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_SLICE_BYTES,
+    HOUSEKEEPING_PAUSE_MS, SCRUB_BYTES_PER_SECOND, SNAPSHOT_DEBT_BYTES_MAX, SNAPSHOT_DEBT_BYTES_MIN,
+    SNAPSHOT_SLICE_BYTES,
 };
 use crate::replica::io::{Housekeeping, Storage, StorageError};
 use crate::replica::replica::Replica;
@@ -32,7 +33,9 @@ impl House {
         if self.after.is_some_and(|after| now < after) {
             return Ok(Housekeeping::Later);
         }
-        self.work(now, replica, SNAPSHOT_SLICE_BYTES)
+        // After a rest there is time for a larger part of what is read to see whether it is still right.
+        let budget = if self.after.is_some() { SCRUB_BYTES_PER_SECOND } else { SNAPSHOT_SLICE_BYTES };
+        self.work(now, replica, budget)
     }
 
     /// What a busy turn owes, at its end: the more the log grows, the more of the snapshot is written.
