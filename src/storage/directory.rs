@@ -31,7 +31,7 @@ pub trait Directory {
     /// Opens an existing file for reading and writing. A file is open at most once.
     ///
     /// # Errors
-    /// When it is not there, or a part of it cannot be read: then with an [`Unreadable`](super::region::Unreadable)
+    /// When it is not there, or a part of it cannot be read: then with an [`Unreadable`](super::region)
     /// inside.
     fn open(&mut self, name: &str) -> io::Result<Self::Region>;
 

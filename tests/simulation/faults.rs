@@ -167,7 +167,8 @@ impl Faults {
                 disks[node].update_faults(|faults| faults.free_bytes = free);
             }
             Class::Rot if rng.bool() && env.checks.may_harm(node, disks) => {
-                if self.rot_in_use(&disks[node]) {
+                let is_rotten = self.rot_in_use(&disks[node]);
+                if is_rotten {
                     env.checks.on_harm(node, Harm::Rotten, &disks[node]);
                 }
             }

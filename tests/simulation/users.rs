@@ -238,7 +238,7 @@ impl User {
             return;
         };
         let mut body = value.to_string();
-        if env.plan.classes.has(Class::Bulk) && key % 2 == 0 {
+        if env.plan.classes.has(Class::Bulk) && key.is_multiple_of(2) {
             let padding = self.rng.usize(20_000..60_000);
             body.extend(std::iter::repeat_n('y', padding));
         } else if env.plan.classes.has(Class::Large) {
