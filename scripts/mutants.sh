@@ -50,16 +50,12 @@ readonly SLOW='any-answer-confirms-reads deleted-key-comes-back incarnation-not-
 # Tests that find bugs which the simulator does not, or hardly ever: they need an order of events that is too rare.
 tests_for() {
     case $1 in
-    admitted-early | chunk-of-another-snapshot | snapshot-answer-before-sync | suspect-votes-count)
-        echo raft_stories raft_tables
-        ;;
-    gap-behind-snapshot-accepted | log-kept-over-conflict | snapshot-before-hard-state | snapshot-not-checked | \
-        snapshot-not-synced | start-over-keeps-terms)
+    chunk-of-another-snapshot | snapshot-answer-before-sync) echo raft_stories raft_tables ;;
+    gap-behind-snapshot-accepted | log-kept-over-conflict | snapshot-before-hard-state)
         echo storage_snapshots storage_model
         ;;
-    moved-before-standing | set-aside-forgets-vote) echo storage_repair ;;
+    moved-before-standing) echo storage_repair ;;
     reserve-used-by-growth) echo storage_full ;;
-    serves-before-admission) echo replica ;;
     esac
 }
 

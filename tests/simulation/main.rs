@@ -6,6 +6,7 @@ mod checks;
 mod damage;
 mod env;
 mod faults;
+mod hosts;
 mod links;
 mod marks;
 mod network;

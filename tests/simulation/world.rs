@@ -1,15 +1,14 @@
 //! One run: the nodes, the users, the faults, and how it ends.
 
-use keva::raft::storage::{Storage, StorageError};
+use keva::raft::storage::StorageError;
 use keva::raft::types::{Incarnation, Standing};
-use keva::storage::RecoveryReport;
 
 use crate::checks::Harm;
 use crate::env::{Env, Event};
 use crate::faults::{Death, Faults, Order};
 use crate::marks::{Mark, Marks};
-use crate::node::{Clock, Halt, Node};
-use crate::plan::{CLASSES, Class, Plan, exponential, stream};
+use crate::node::{Halt, Node};
+use crate::plan::{CLASSES, Class, Plan, stream};
 use crate::support::sim_region::SimDisk;
 use crate::support::{linearizability, witness};
 use crate::users::{Load, User};
@@ -32,16 +31,17 @@ pub(crate) struct Report {
     pub(crate) marks: Marks,
 }
 
-struct World {
-    env: Env,
-    nodes: Vec<Node>,
-    disks: Vec<SimDisk>,
+/// See the module's text.
+pub(crate) struct World {
+    pub(crate) env: Env,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) disks: Vec<SimDisk>,
     /// Of each disk: as it was before some start, and with which incarnation the process began.
-    copies: Vec<Vec<(Incarnation, SimDisk)>>,
-    users: Vec<User>,
-    load: Load,
-    faults: Faults,
-    orders: Vec<Order>,
+    pub(crate) copies: Vec<Vec<(Incarnation, SimDisk)>>,
+    pub(crate) users: Vec<User>,
+    pub(crate) load: Load,
+    pub(crate) faults: Faults,
+    pub(crate) orders: Vec<Order>,
 }
 
 /// Runs a plan to its end.
@@ -196,7 +196,7 @@ impl World {
     }
 
     /// Which fault made the storage fail, and how the process ends with it.
-    fn explain(&mut self, node: usize, error: &StorageError) -> Option<Death> {
+    pub(crate) fn explain(&mut self, node: usize, error: &StorageError) -> Option<Death> {
         let env = &mut self.env;
         if self.disks[node].is_dead() {
             env.mark(Mark::CrashAtDisk);
@@ -253,199 +253,6 @@ impl World {
             }
             Order::RollBack(node) => self.roll_back(node),
         }
-    }
-
-    fn wipe(&mut self, node: usize) {
-        self.env.trace(|| format!("node{}'s disk is emptied", node + 1));
-        self.env.mark(Mark::DiskEmptied);
-        self.env.checks.on_harm(node, Harm::Wiped, &self.disks[node]);
-        self.disks[node] = SimDisk::default();
-        self.copies[node].clear();
-        (self.nodes[node].has_refused, self.nodes[node].rot) = (false, None);
-    }
-
-    /// Puts an older copy in a disk's place, one so old that all others will notice.
-    fn roll_back(&mut self, node: usize) {
-        let Some(met) = self.env.checks.atlas.noticed_before(node) else { return };
-        let copies = std::mem::take(&mut self.copies[node]);
-        let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 < met).collect();
-        if old.is_empty() {
-            self.copies[node] = copies;
-            return;
-        }
-        let (incarnation, copy) = old[self.faults.rng(Class::RollBack).usize(..old.len())];
-        if self.nodes[node].process.is_some() {
-            self.die(node, Death::Kill);
-        }
-        self.env.trace(|| format!("node{}'s disk goes back to before start {incarnation}", node + 1));
-        self.env.mark(Mark::DiskRolledBack);
-        let disk = &self.disks[node];
-        self.env.checks.durable[node].refresh(disk);
-        let term = self.env.checks.durable[node].term;
-        self.env.checks.on_harm(node, Harm::RolledBack(term), disk);
-        self.disks[node] = copy.fork();
-        self.nodes[node].rot = None;
-    }
-
-    fn die(&mut self, node: usize, death: Death) {
-        self.note_end(node);
-        let host = &mut self.nodes[node];
-        (host.process, host.wake_at, host.has_power) = (None, None, death == Death::Kill);
-        self.env.checks.on_end(node);
-        match death {
-            Death::Kill => self.env.network.end_process(node),
-            Death::PowerCut => self.env.network.end_power(node),
-        }
-        if !self.env.checks.is_calm {
-            let down = exponential(&mut host.rng, self.env.plan.unit() * 2);
-            // Some come back at once.
-            let down = if host.rng.u32(..3) == 0 { 200 } else { down };
-            self.env.schedule(self.env.now + 1 + down, Event::Start { node });
-        } else {
-            self.env.schedule(self.env.now + 1, Event::Start { node });
-        }
-        // Whoever forgets that another one's disk went back will not notice again, and a process that is not the first
-        // one on such a disk may count its starts like one that is known. The operator empties the disk before that.
-        for host in 0..self.nodes.len() {
-            if matches!(self.env.checks.atlas.harm(host), Some(Harm::RolledBack(_))) {
-                self.orders.push(Order::Wipe(host));
-            }
-        }
-    }
-
-    fn note_end(&mut self, node: usize) {
-        let Some(process) = &self.nodes[node].process else { return };
-        let raft = process.replica.raft();
-        if raft.is_receiving_snapshot() {
-            self.env.mark(Mark::InstallCutShort);
-        } else if raft.storage().snapshot_draft().is_some() {
-            self.env.mark(Mark::SnapshotCutShort);
-        }
-    }
-
-    fn start(&mut self, node: usize) {
-        if self.nodes[node].process.is_some() || self.nodes[node].is_outside {
-            return;
-        }
-        if self.nodes[node].has_refused {
-            self.env.mark(Mark::RefusedEmptied);
-            self.wipe(node);
-        }
-        self.wake_disk(node);
-        let (host, disk) = (&mut self.nodes[node], &self.disks[node]);
-        let keeps_copies = self.env.plan.classes.has(Class::RollBack) && self.env.checks.atlas.is_sound(node);
-        let copy = keeps_copies.then(|| disk.fork());
-        let is_calm = self.env.checks.is_calm;
-        if self.env.plan.classes.has(Class::RecoveryCrash) && !is_calm {
-            let rng = self.faults.rng(Class::RecoveryCrash);
-            if rng.u32(..3) == 0 {
-                let (crash_at, crash_after) = (disk.operations() + rng.u64(..24), rng.bool());
-                disk.update_faults(|faults| {
-                    (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
-                });
-            }
-        }
-        if host.is_disk_full {
-            let free = self.faults.rng(Class::DiskFull).usize(..self.env.plan.segment_bytes * 2);
-            disk.update_faults(|faults| faults.free_bytes = Some(free));
-        }
-        host.clock = Clock::new(self.env.now, &mut host.rng, &self.env.plan, is_calm);
-        match host.start(self.env.now, &self.env.plan, disk) {
-            Ok(report) => {
-                self.started(node, &report);
-                self.keep_copy(node, copy);
-            }
-            Err(error) => self.not_started(node, &error),
-        }
-    }
-
-    /// What the disk holds when a process looks at it.
-    fn wake_disk(&mut self, node: usize) {
-        let (host, disk) = (&mut self.nodes[node], &self.disks[node]);
-        if host.has_power {
-            disk.end_process();
-        } else {
-            self.faults.crash_disk(&self.env.plan, disk);
-            host.has_power = true;
-        }
-        let Some(kind) = host.rot.take() else { return };
-        if !self.env.checks.may_harm(node, &self.disks) {
-            return;
-        }
-        self.env.checks.on_harm(node, Harm::Rotten, disk);
-        host.rotted_by = Some(kind);
-        match kind {
-            Class::Misdirect => self.faults.misdirect(disk),
-            _ => self.faults.rot_disk(disk),
-        }
-        self.env.trace(|| format!("node{}'s disk is damaged: {kind}", node + 1));
-        let rng = self.faults.rng(kind);
-        if rng.u32(..3) == 0 {
-            // While it is put in order.
-            let (crash_at, crash_after) = (disk.operations() + rng.u64(..24), rng.bool());
-            disk.update_faults(|faults| {
-                (faults.crash_at, faults.crash_after) = (Some(crash_at), crash_after);
-            });
-        }
-    }
-
-    fn keep_copy(&mut self, node: usize, copy: Option<SimDisk>) {
-        let process = self.nodes[node].process.as_ref().expect("just started");
-        let incarnation = process.replica.raft().storage().incarnation();
-        let copies = &mut self.copies[node];
-        copies.extend(copy.map(|copy| (incarnation, copy)));
-        if copies.len() > 4 {
-            copies.remove(0);
-        }
-    }
-
-    fn started(&mut self, node: usize, report: &RecoveryReport) {
-        let env = &mut self.env;
-        env.trace(|| format!("node{} starts: {report}", node + 1));
-        let raft = self.nodes[node].process.as_ref().expect("just started").replica.raft();
-        let (standing, has_snapshot) = (raft.standing(), raft.storage().snapshot().is_some());
-        let was_rotten = env.checks.atlas.harm(node) == Some(Harm::Rotten);
-        let is_misplaced = self.nodes[node].rotted_by == Some(Class::Misdirect);
-        let rare = [
-            (report.torn.is_some(), Mark::TornTailCut),
-            (report.hard_state.is_some_and(|case| case.contains("only")), Mark::SlotLost),
-            (report.segments > 1, Mark::SegmentBegun),
-            (report.rewritten_bytes > 0, Mark::TailRewritten),
-            (report.clean, Mark::RecoveryClean),
-            (report.first_start && self.nodes[node].starts > 1, Mark::StartCutShort),
-            (self.nodes[node].is_disk_full && !report.first_start, Mark::FullRestart),
-            (was_rotten && standing == Standing::Voter && !is_misplaced, Mark::RotHarmless),
-            (was_rotten && standing == Standing::Voter && is_misplaced, Mark::MisplacedHarmless),
-            (was_rotten && standing != Standing::Voter && !is_misplaced, Mark::DamageSetAside),
-            (was_rotten && standing != Standing::Voter && is_misplaced, Mark::MisplacedSetAside),
-            (has_snapshot, Mark::RestoredFromSnapshot),
-        ];
-        for (_, mark) in rare.into_iter().filter(|(happened, _)| *happened) {
-            env.mark(mark);
-        }
-        let process = self.nodes[node].process.as_ref().expect("just started");
-        env.checks.on_start(&mut env.marks, node, &process.replica, &self.disks[node]);
-        env.network.set_listening(node, true);
-        self.nodes[node].wake(env, 0);
-    }
-
-    fn not_started(&mut self, node: usize, error: &StorageError) {
-        self.env.trace(|| format!("node{} does not start: {error}", node + 1));
-        if let Some(death) = self.explain(node, error) {
-            self.env.mark(Mark::RecoveryCutShort);
-            return self.die(node, death);
-        }
-        let is_rotten = self.env.checks.atlas.harm(node) == Some(Harm::Rotten);
-        assert!(is_rotten, "node{} does not start, on a good disk: {error}", node + 1);
-        // Everything else can be repaired.
-        let text = error.to_string();
-        let has_begun = self.disks[node].names().iter().any(|name| name == "hard-state");
-        let is_beyond_repair = ["keva.id", "hard-state"].iter().any(|name| text.contains(name)) || !has_begun;
-        assert!(is_beyond_repair, "node{} refuses a disk that can be repaired: {error}", node + 1);
-        self.env.mark(Mark::RotRefused);
-        self.nodes[node].has_refused = true;
-        let after = exponential(self.faults.rng(Class::Rot), self.env.plan.unit() * 4);
-        self.env.schedule(self.env.now + 1 + after, Event::Start { node });
     }
 
     // ---- the end --------------------------------------------------------------------------------

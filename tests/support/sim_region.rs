@@ -153,12 +153,6 @@ impl SimDisk {
         }
     }
 
-    /// Bytes of all files, as far as a name leads to them.
-    pub fn bytes_of_all(&self) -> usize {
-        let state = self.0.borrow();
-        state.names.values().map(|id| state.files[id].cached.len()).sum()
-    }
-
     /// Bytes of a file.
     pub fn len_of(&self, name: &str) -> usize {
         let state = self.0.borrow();
