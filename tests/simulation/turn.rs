@@ -391,11 +391,6 @@ fn note_sent(env: &mut Env, node: usize, envelope: &Envelope, raft: &Raft<SimSto
         Message::InstallSnapshotResponse { outcome: SnapshotOutcome::Refused, .. } => {
             env.mark(Mark::SnapshotRefused);
         }
-        Message::InstallSnapshotResponse { snapshot, outcome: SnapshotOutcome::Installed { .. } }
-            if raft.storage().snapshot() != Some(*snapshot) =>
-        {
-            env.mark(Mark::SnapshotNotNeeded);
-        }
         Message::TimeoutNow if raft.storage().is_full() && !is_stopping => env.mark(Mark::FullHandedOver),
         _ => {}
     }

@@ -70,9 +70,6 @@ impl Snapshots {
         let draft = storage.snapshot_draft().filter(|_| !replica.raft().is_receiving_snapshot());
         let own = std::mem::replace(&mut seen.own_draft, draft.map(|draft| draft.last));
         if newest == before {
-            if own.is_some() && seen.own_draft != own {
-                marks.hit(Mark::SnapshotDropped);
-            }
             return;
         }
         let newest = newest.expect("a snapshot gives way only to a newer one");
@@ -84,9 +81,6 @@ impl Snapshots {
         );
         let is_own = own == Some(newest.last);
         marks.hit(if is_own { Mark::SnapshotTaken } else { Mark::SnapshotInstalled });
-        if !is_own && own.is_some() {
-            marks.hit(Mark::SnapshotDropped);
-        }
         if is_own && replica.store().applied_index() > newest.last.index {
             marks.hit(Mark::SnapshotWhileChanging);
         }
