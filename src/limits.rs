@@ -13,7 +13,40 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 pub const CONTENT_TYPE_BYTES_MAX: usize = 256;
 /// Most revisions that one `If-Match` or `If-None-Match` header may list.
 pub const CONDITION_REVISIONS_MAX: usize = 16;
-/// What a command adds to its key, value and content type.
+/// Longest `Idempotency-Key`, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 64;
+/// An outcome is remembered under its idempotency key for this long in logical time, unless there are too many.
+pub const IDEMPOTENCY_MS_MIN: u64 = 10 * 60 * 1000;
+/// Most outcomes that are remembered. Beyond it the oldest is forgotten.
+pub const IDEMPOTENCY_RECORDS_MAX: usize = 64 << 10;
+/// Bytes of all outcomes that are remembered. Beyond it the oldest is forgotten.
+pub const IDEMPOTENCY_BYTES_MAX: usize = 16 << 20;
+/// Longest outcome that is remembered, in bytes. A transaction with an idempotency key that would read more is refused.
+pub const IDEMPOTENT_OUTCOME_BYTES_MAX: usize = 1 << 20;
+/// Longest life that a write can give its key, in milliseconds: ten years.
+pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
+/// Keys that one entry expires. More go into the next entry.
+pub const EXPIRIES_MAX: usize = 256;
+/// While keys have a time to live, the log holds the time at least this often, so that a cluster that was stopped knows
+/// how old they are to within this many milliseconds of its running time.
+pub const TIME_CHECKPOINT_MS: u64 = 60_000;
+/// Most operations of a transaction, those of `then` and `else` together; and most conditions.
+pub const TRANSACTION_OPERATIONS_MAX: usize = 1000;
+/// Bytes of values that the reads of one transaction may give.
+pub const TRANSACTION_READ_BYTES_MAX: usize = 16 << 20;
+/// Keys in one page of a listing unless the request says otherwise.
+pub const PAGE_KEYS_DEFAULT: usize = 1000;
+/// Most keys in one page of a listing that can be asked for.
+pub const PAGE_KEYS_MAX: usize = 10_000;
+/// Bytes of keys and, if asked for, values in one page of a listing. Beyond it the page ends. One key is always listed.
+pub const PAGE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of past changes that a node keeps for watchers unless the configuration says otherwise.
+pub const HISTORY_BYTES_DEFAULT: usize = 8 << 20;
+/// Smallest value that can be configured.
+pub const HISTORY_BYTES_MIN: usize = 64 << 10;
+/// Largest value that can be configured.
+pub const HISTORY_BYTES_MAX: usize = 1 << 30;
+/// What a command adds to its key, value and content type: numbers, names, conditions, the idempotency key.
 pub const COMMAND_OVERHEAD_BYTES_MAX: usize = 1024;
 /// Longest payload of a log entry.
 pub const PAYLOAD_BYTES_MAX: usize =

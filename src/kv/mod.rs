@@ -7,7 +7,10 @@
 
 mod capture;
 pub mod command;
+pub mod history;
+pub mod outcome;
 pub mod payload;
+pub mod range;
 pub mod restore;
 pub mod session;
 mod snapshot;

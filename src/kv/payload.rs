@@ -1,11 +1,12 @@
 //! A write as the payload of a log entry: who wrote it, then what is to be done.
 //!
 //! ```text
-//!  0        8             16       24        25
-//!  | origin | incarnation | seq    | version | command (MessagePack)
+//!  0        8             16    24     32        33           34
+//!  | origin | incarnation | seq | time | version | key length | idempotency key | command (MessagePack)
 //! ```
 //!
-//! Numbers are little-endian. The version says how the command is written; a node that does not know it must not
+//! Numbers are little-endian. The time is 0 until the leader proposes the write: it writes the logical time over it. A
+//! leader's own commands have the number (`seq`) 0: they are no write of any client, and count as new always. The version says how the command is written; a node that does not know it must not
 //! guess, because all nodes have to do the same with an entry.
 
 use std::fmt;
@@ -13,13 +14,15 @@ use std::io::Cursor;
 
 use serde::Deserialize;
 
-use crate::kv::command::{Command, CommandError};
+use crate::kv::command::{Command, CommandError, Write};
 use crate::kv::session::WriteId;
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{COUNTER_MAX, PAYLOAD_BYTES_MAX};
 use crate::raft::types::{Incarnation, NodeId};
+use crate::util::time::LogicalTime;
 
 /// Bytes in front of the command.
-const HEADER_BYTES: usize = 25;
+const HEADER_BYTES: usize = 34;
+const TIME: std::ops::Range<usize> = 24..32;
 
 const VERSION: u8 = 1;
 
@@ -28,7 +31,7 @@ const VERSION: u8 = 1;
 pub enum PayloadError {
     /// Shorter than the header, or longer than any payload.
     Length(usize),
-    /// A number in the header is 0: no node, incarnation or write has that number.
+    /// A number in the header is one that no node, incarnation, write or time has, or the key is no text.
     Header,
     /// Written by a newer Keva.
     Version(u8),
@@ -44,7 +47,9 @@ impl fmt::Display for PayloadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PayloadError::Length(bytes) => write!(f, "{bytes} bytes are too few or too many for a write"),
-            PayloadError::Header => f.write_str("the write's origin, incarnation or number is 0"),
+            PayloadError::Header => {
+                f.write_str("the numbers or the key in front of the command are impossible")
+            }
             PayloadError::Version(version) => {
                 write!(f, "the command has version {version}, this Keva knows version {VERSION}")
             }
@@ -57,54 +62,99 @@ impl fmt::Display for PayloadError {
 
 impl std::error::Error for PayloadError {}
 
-/// Writes a command as a payload.
-///
-/// # Panics
-/// When the command breaks a rule of [`Command::check`]: callers check it where it comes in, because an entry that
-/// nobody can decode would stop the whole cluster.
+/// A write with its name and time: what the state machine carries out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Payload {
+    /// Who wrote it. The number is 0 for what a leader does of its own accord.
+    pub id: WriteId,
+    /// When the leader proposed it. 0 before that.
+    pub time: LogicalTime,
+    /// What is to be done.
+    pub write: Write,
+}
+
+impl Payload {
+    /// Writes everything down.
+    ///
+    /// # Panics
+    /// When the write breaks a rule of [`Write::check`]: callers check it where it comes in, because an entry that
+    /// nobody can decode would stop the whole cluster.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let Payload { id, time, write } = self;
+        if let Err(error) = write.check() {
+            panic!("a command is checked before it is written down: {error}");
+        }
+        assert_eq!(id.seq == 0, write.command.is_internal(), "writes of clients are numbered, and only they");
+        let mut out = Vec::with_capacity(HEADER_BYTES + write.command.value_len() + 256);
+        for number in [id.origin.0, id.incarnation.0, id.seq, time.0] {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        out.push(VERSION);
+        let key = write.idempotency_key.as_deref().unwrap_or_default();
+        out.push(u8::try_from(key.len()).expect("an idempotency key is short"));
+        out.extend_from_slice(key.as_bytes());
+        rmp_serde::encode::write(&mut out, &write.command).expect("memory takes every command");
+        assert!(
+            out.len() <= PAYLOAD_BYTES_MAX,
+            "a checked command fits in a payload, not {} bytes",
+            out.len()
+        );
+        out
+    }
+
+    /// Reads a payload back, with all checks: what this accepts, every node of this version can apply.
+    ///
+    /// # Errors
+    /// With what is wrong. Never panics, whatever the bytes.
+    pub fn decode(payload: &[u8]) -> Result<Payload, PayloadError> {
+        let (id, time, key, body) = decode_header(payload)?;
+        let mut decoder = rmp_serde::Deserializer::new(Cursor::new(body));
+        let command =
+            Command::deserialize(&mut decoder).map_err(|error| PayloadError::Command(error.to_string()))?;
+        // The decoder stops behind the first object and would leave the rest unnoticed.
+        if decoder.position() != body.len() as u64 {
+            return Err(PayloadError::TrailingBytes);
+        }
+        let write = Write { command, idempotency_key: key };
+        write.check().map_err(PayloadError::Rule)?;
+        if (id.seq == 0) != write.command.is_internal() {
+            return Err(PayloadError::Header);
+        }
+        Ok(Payload { id, time, write })
+    }
+}
+
+/// Writes the time of its proposal into an encoded payload.
+pub fn stamp(payload: &mut [u8], time: LogicalTime) {
+    payload[TIME].copy_from_slice(&time.0.to_le_bytes());
+}
+
+/// Whether two encoded payloads are the same write, proposed at whatever time.
 #[must_use]
-pub fn encode_payload(id: WriteId, command: &Command) -> Vec<u8> {
-    if let Err(error) = command.check() {
-        panic!("a command is checked before it is written down: {error}");
-    }
-    let mut out = Vec::with_capacity(HEADER_BYTES + command.key().len() + command.value_len() + 64);
-    out.extend_from_slice(&id.origin.0.to_le_bytes());
-    out.extend_from_slice(&id.incarnation.0.to_le_bytes());
-    out.extend_from_slice(&id.seq.to_le_bytes());
-    out.push(VERSION);
-    rmp_serde::encode::write(&mut out, command).expect("memory takes every command");
-    assert!(out.len() <= PAYLOAD_BYTES_MAX, "a checked command fits in a payload, not {} bytes", out.len());
-    out
+pub fn is_same_write(one: &[u8], other: &[u8]) -> bool {
+    one.get(..TIME.start) == other.get(..TIME.start) && one.get(TIME.end..) == other.get(TIME.end..)
 }
 
-/// Reads a payload back, with all checks: what this accepts, every node of this version can apply.
-///
-/// # Errors
-/// With what is wrong. Never panics, whatever the bytes.
-pub fn decode_payload(payload: &[u8]) -> Result<(WriteId, Command), PayloadError> {
-    let (id, body) = decode_header(payload)?;
-    let mut decoder = rmp_serde::Deserializer::new(Cursor::new(body));
-    let command =
-        Command::deserialize(&mut decoder).map_err(|error| PayloadError::Command(error.to_string()))?;
-    // The decoder stops behind the first object and would leave the rest unnoticed.
-    if decoder.position() != body.len() as u64 {
-        return Err(PayloadError::TrailingBytes);
-    }
-    command.check().map_err(PayloadError::Rule)?;
-    Ok((id, command))
-}
+type Header<'a> = (WriteId, LogicalTime, Option<String>, &'a [u8]);
 
-fn decode_header(payload: &[u8]) -> Result<(WriteId, &[u8]), PayloadError> {
+fn decode_header(payload: &[u8]) -> Result<Header<'_>, PayloadError> {
     if payload.len() < HEADER_BYTES || payload.len() > PAYLOAD_BYTES_MAX {
         return Err(PayloadError::Length(payload.len()));
     }
     let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes"));
     let id = WriteId { origin: NodeId(number(0)), incarnation: Incarnation(number(8)), seq: number(16) };
-    if id.origin.0 == 0 || id.incarnation.0 == 0 || id.seq == 0 {
+    let time = LogicalTime(number(TIME.start));
+    if id.origin.0 == 0 || id.incarnation.0 == 0 || time.0 > COUNTER_MAX {
         return Err(PayloadError::Header);
     }
-    if payload[24] != VERSION {
-        return Err(PayloadError::Version(payload[24]));
+    if payload[32] != VERSION {
+        return Err(PayloadError::Version(payload[32]));
     }
-    Ok((id, &payload[HEADER_BYTES..]))
+    let rest = &payload[HEADER_BYTES..];
+    let Some((key, body)) = rest.split_at_checked(usize::from(payload[33])) else {
+        return Err(PayloadError::Length(payload.len()));
+    };
+    let key = std::str::from_utf8(key).map_err(|_| PayloadError::Header)?;
+    Ok((id, time, (!key.is_empty()).then(|| key.to_owned()), body))
 }

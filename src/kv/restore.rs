@@ -258,7 +258,7 @@ impl Restore {
             return broken("is out of order");
         }
         let content_type = type_len.map(|_| Arc::from(content_type));
-        let mut item = Item { value: bytes[value_at..].into(), content_type, revision };
+        let mut item = Item { value: bytes[value_at..].into(), content_type, revision, expires_at: None };
         hash_item(&mut self.hash, key, &item);
         self.item_bytes += item_bytes(key, &item);
         if mutant("snapshot-loses-revisions") {

@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use crate::kv::capture::Capture;
 use crate::kv::command::Command;
+use crate::kv::history::Change;
+pub use crate::kv::outcome::Applied;
+use crate::kv::payload::Payload;
+use crate::kv::range::KeyRange;
 use crate::kv::restore::{Restore, RestoreError};
-use crate::kv::session::{Sessions, WriteId};
+use crate::kv::session::Sessions;
 use crate::kv::snapshot::{Header, frame_bytes, hash_frame, hash_item, item_bytes};
 use crate::raft::types::Index;
 use crate::util::mutation::mutant;
+use crate::util::time::LogicalTime;
 
 /// A key's value with what is known about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,20 +25,17 @@ pub struct Item {
     pub content_type: Option<Arc<str>>,
     /// The index of the write: the key's revision.
     pub revision: Index,
+    /// When its life is over, if it has an end.
+    pub expires_at: Option<LogicalTime>,
 }
 
-/// What became of a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Applied {
-    /// It took effect.
-    Written,
-    /// Its condition did not hold; nothing changed.
-    ConditionFailed {
-        /// The key's revision at that moment, `None` when it is absent.
-        current: Option<Index>,
-    },
-    /// It is not newer than a write of the same origin that came before it in the log: not executed, now or ever.
-    Skipped,
+/// A part of a listing.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Page {
+    /// In order. Without their values, items have them all the same: they are shared with the store.
+    pub keys: Vec<(Box<str>, Item)>,
+    /// Whether keys of the range follow behind the last one.
+    pub has_more: bool,
 }
 
 /// The state machine. Everything in it follows from the log up to [`Store::applied_index`], and from nothing else; but
@@ -69,28 +71,75 @@ impl Store {
         Store { applied_index, items, item_bytes, sessions, capture: None }
     }
 
-    /// Carries out the command of the entry at `index`. Its condition is judged against the state that all entries
+    /// Carries out the command of the entry at `index`. Its conditions are judged against the state that all entries
     /// before it have left, which is the only state that is the same on every node.
     ///
     /// # Panics
     /// When an entry is left out or repeated.
-    pub fn apply(&mut self, index: Index, id: WriteId, command: Command) -> Applied {
+    pub fn apply(&mut self, index: Index, payload: Payload) -> Applied {
         self.pass(index);
+        let Payload { id, time: _, write } = payload;
         if !self.sessions.advance(id) && !mutant("no-dedupe") {
             return Applied::Skipped;
         }
-        let current = self.items.get(command.key()).map(|item| item.revision);
-        if !command.condition().holds(current) && !mutant("conditions-ignored") {
+        let command = write.command;
+        let current = command.key().and_then(|key| self.items.get(key)).map(|item| item.revision);
+        let holds = command.condition().is_none_or(|condition| condition.holds(current));
+        if !holds && !mutant("conditions-ignored") {
             return Applied::ConditionFailed { current };
         }
         match command {
             Command::Put { key, value, content_type, .. } => {
                 let content_type = content_type.map(Arc::from);
-                self.put(key, Item { value: value.into(), content_type, revision: index });
+                self.put(key, Item { value: value.into(), content_type, revision: index, expires_at: None });
             }
             Command::Delete { key, .. } => self.remove(key),
+            _ => todo!(),
         }
         Applied::Written
+    }
+
+    /// What the last entry changed, in the order of the keys; given once.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        todo!()
+    }
+
+    /// The time of the newest entry that has one. It never goes back.
+    #[must_use]
+    pub fn logical_time(&self) -> LogicalTime {
+        todo!()
+    }
+
+    /// When the next key's life is over.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<LogicalTime> {
+        todo!()
+    }
+
+    /// Keys whose life is over at `now`, with their revisions, earliest first, at most `max`.
+    #[must_use]
+    pub fn expired(&self, _now: LogicalTime, _max: usize) -> Vec<(String, Index)> {
+        todo!()
+    }
+
+    /// The keys of a range with what is known about them, in order.
+    pub fn range(&self, range: &KeyRange) -> impl Iterator<Item = (&str, &Item)> {
+        let bounds = (range.first(), std::ops::Bound::Unbounded);
+        let items = self.items.range::<str, _>(bounds).map(|(key, item)| (key.as_ref(), item));
+        items.take_while(|(key, _)| range.contains(key))
+    }
+
+    /// One page of a range: at most `limit` keys, and at most `PAGE_BYTES_MAX` bytes of keys and, `with_values`, values;
+    /// at least one key if there is one.
+    #[must_use]
+    pub fn page(&self, _range: &KeyRange, _limit: usize, _with_values: bool) -> Page {
+        todo!()
+    }
+
+    /// How many keys a range has. Reads all of them, unless it is the whole.
+    #[must_use]
+    pub fn count(&self, _range: &KeyRange) -> u64 {
+        todo!()
     }
 
     fn put(&mut self, key: String, item: Item) {

@@ -1,6 +1,6 @@
 //! How committed entries and installed snapshots become this node's state, and answers to those who wait for them.
 
-use crate::kv::payload::decode_payload;
+use crate::kv::payload::Payload;
 use crate::kv::store::{Applied, Store};
 use crate::limits::APPLY_BYTES_PER_TURN_MAX;
 use crate::raft::entry::EntryKind;
@@ -32,7 +32,7 @@ impl<S: Storage> Replica<S> {
             self.store.pass(index);
             return Ok(bytes);
         }
-        let (id, command) = decode_payload(entry.payload()).map_err(|error| {
+        let payload = Payload::decode(entry.payload()).map_err(|error| {
             StorageError::Refused(format!(
                 "entry {} is committed, but this version of Keva cannot carry it out: {error}. Leaving it out \
                  would make this node's data differ from the other nodes'. Upgrade this node to the version that the \
@@ -40,15 +40,16 @@ impl<S: Storage> Replica<S> {
                 entry.id()
             ))
         })?;
-        let outcome = match self.store.apply(index, id, command) {
-            Applied::Written => Some(Outcome::Written),
-            Applied::ConditionFailed { current } => Some(Outcome::ConditionFailed { current }),
-            Applied::Skipped => None,
+        let id = payload.id;
+        let (revision, outcome) = match self.store.apply(index, payload) {
+            Applied::Skipped => (index, None),
+            Applied::Repeated { revision, first } => (revision, Some(Outcome::Applied(*first))),
+            applied => (index, Some(Outcome::Applied(applied))),
         };
         if let Some(seq) = self.writes.own_seq(id) {
             let replies = &mut self.replies;
             self.writes.on_applied(seq, entry.payload(), outcome, |ticket, outcome| {
-                replies.push(Reply { ticket, revision: index, outcome });
+                replies.push(Reply { ticket, revision, outcome });
             });
         }
         Ok(bytes)

@@ -1,7 +1,10 @@
 //! What the network layer and the replica hand one another.
 
-use crate::kv::command::Command;
-pub use crate::kv::store::Item;
+use crate::kv::command::Write;
+pub use crate::kv::history::{Change, ChangeKind, History};
+pub use crate::kv::outcome::{Applied, OperationResult, Refusal, TransactionResult};
+pub use crate::kv::range::KeyRange;
+pub use crate::kv::store::{Item, Page};
 use crate::raft::message::Envelope;
 pub use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotMeta, Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
@@ -16,7 +19,7 @@ pub struct Ticket(pub u64);
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Change something.
-    Write(Command),
+    Write(Write),
     /// Read one key.
     Read {
         /// The key.
@@ -24,8 +27,31 @@ pub enum Request {
         /// How fresh the answer must be.
         consistency: Consistency,
     },
+    /// List keys.
+    List {
+        /// Which.
+        range: KeyRange,
+        /// What is wanted of them.
+        listing: Listing,
+        /// How fresh the answer must be.
+        consistency: Consistency,
+    },
     /// Answer as soon as a linearizable read would be answered.
     Barrier,
+}
+
+/// What is wanted of the keys of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Listing {
+    /// One page of them.
+    Page {
+        /// Most keys.
+        limit: usize,
+        /// Whether their values are wanted, too, so that they count.
+        with_values: bool,
+    },
+    /// How many there are.
+    Count,
 }
 
 /// How fresh a read must be.
@@ -52,15 +78,15 @@ pub struct Reply {
 /// How a request ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
-    /// The write took effect. Its revision is the reply's.
-    Written,
-    /// The write's condition did not hold; nothing changed.
-    ConditionFailed {
-        /// The key's revision at that moment, `None` when it is absent.
-        current: Option<Index>,
-    },
+    /// The write was carried out, or could not be: for good, and with the same answer on every node. Never
+    /// [`Applied::Skipped`], and never [`Applied::Repeated`]: the reply has the first one's revision and outcome then.
+    Applied(Applied),
     /// The key's value, `None` when it is absent.
     Value(Option<Item>),
+    /// A page of keys.
+    Page(Page),
+    /// How many keys there are.
+    Count(u64),
     /// [`Request::Barrier`] is through.
     Reached,
     /// The request surely had and will have no effect. Trying again is safe.
@@ -78,6 +104,8 @@ pub enum NotApplied {
     NoLeader,
     /// A later write of the same node was ordered before it, so it can never take effect.
     Superseded,
+    /// A write with the same idempotency key waits on this node already, and its client for the answer.
+    InFlight,
     /// This node is about to stop.
     Stopping,
     /// The disk of the leader is full: it takes only writes that need no more space than there is.

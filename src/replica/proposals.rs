@@ -1,7 +1,7 @@
 //! How writes get into the log: own ones and other nodes', proposed by the leader, forwarded by everybody else.
 
 use crate::kv::command::Command;
-use crate::kv::payload::decode_payload;
+use crate::kv::payload::Payload;
 use crate::kv::store::Store;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::raft::{ProposeError, Raft};
@@ -28,11 +28,13 @@ impl<S: Storage> Replica<S> {
         }
         for payload in payloads {
             // Checked here because an entry that cannot be decoded would stop every node that applies it.
-            match decode_payload(&payload) {
-                Ok((id, _)) if id.origin != from => {
+            match Payload::decode(&payload) {
+                Ok(Payload { id, .. }) if id.origin != from || id.seq == 0 => {
                     log::warn!("dropping a write that {from} sent in the name of {}", id.origin);
                 }
-                Ok((id, _)) if self.store.sessions().is_newer(id) => self.leadership.accept(id, payload),
+                Ok(Payload { id, .. }) if self.store.sessions().is_newer(id) => {
+                    self.leadership.accept(id, payload);
+                }
                 Ok(_) => {}
                 Err(error) => log::warn!("dropping a write from {from}: {error}"),
             }
@@ -126,8 +128,8 @@ fn propose<S: Storage>(raft: &mut Raft<S>, store: &Store, payload: &[u8]) -> Res
 }
 
 fn purpose(store: &Store, payload: &[u8]) -> Purpose {
-    match decode_payload(payload) {
-        Ok((_, command)) if !grows(store, &command) => Purpose::Upkeep,
+    match Payload::decode(payload) {
+        Ok(payload) if !grows(store, &payload.write.command) => Purpose::Upkeep,
         _ => Purpose::Growth,
     }
 }

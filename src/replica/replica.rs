@@ -3,6 +3,7 @@
 //! One turn of its owner: any number of `handle_*`, `submit` and `cancel`; [`Replica::handle_deadline`];
 //! [`Replica::drain_immediate`]; [`Replica::sync`]; `drain_immediate` again.
 
+use crate::kv::command::Command;
 use crate::kv::store::Store;
 use crate::limits::WRITE_SEQ_START_BITS;
 use crate::raft::message::{Envelope, Message};
@@ -185,13 +186,11 @@ impl<S: Storage> Replica<S> {
             return self.answer(ticket, Outcome::NotApplied(reason));
         }
         let taken = match request {
-            Request::Write(mut command) => {
-                if mutant("condition-at-submit")
-                    && command.condition().holds(self.store.get(command.key()).map(|item| item.revision))
-                {
-                    command.forget_condition();
+            Request::Write(mut write) => {
+                if mutant("condition-at-submit") && self.holds(&write.command) {
+                    write.command.forget_condition();
                 }
-                self.writes.add(ticket, &command, deadline)
+                self.writes.add(ticket, write, deadline)
             }
             Request::Read { key, consistency: Consistency::Stale } => {
                 return self.answer(ticket, Outcome::Value(self.store.get(&key).cloned()));
@@ -199,11 +198,18 @@ impl<S: Storage> Replica<S> {
             Request::Read { key, consistency: Consistency::Linearizable } => {
                 self.reads.add(ticket, Some(key), deadline)
             }
+            Request::List { .. } => todo!(),
             Request::Barrier => self.reads.add(ticket, None, deadline),
         };
         if let Err(reason) = taken {
             self.answer(ticket, Outcome::NotApplied(reason));
         }
+    }
+
+    /// Whether a write's condition holds in the present state.
+    fn holds(&self, command: &Command) -> bool {
+        let current = command.key().and_then(|key| self.store.get(key)).map(|item| item.revision);
+        command.condition().is_some_and(|condition| condition.holds(current))
     }
 
     /// Why this node does not take the request at all.
@@ -215,8 +221,8 @@ impl<S: Storage> Replica<S> {
         if self.raft.standing() != Standing::Voter && !is_confirmed && !mutant("serves-before-admission") {
             return Some(NotApplied::NotReady);
         }
-        let Request::Write(command) = request else { return None };
-        self.has_no_space_for(command).then_some(NotApplied::DiskFull)
+        let Request::Write(write) = request else { return None };
+        self.has_no_space_for(&write.command).then_some(NotApplied::DiskFull)
     }
 
     /// The client went away; no answer will come. A write that may be in some log goes on; one that surely is in none

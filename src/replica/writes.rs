@@ -8,14 +8,15 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::kv::command::Command;
-use crate::kv::payload::encode_payload;
+use crate::kv::command::Write as Asked;
+use crate::kv::outcome::Applied;
+use crate::kv::payload::{Payload, is_same_write};
 use crate::kv::session::WriteId;
 use crate::limits::{FORWARD_BYTES_MAX, WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX};
 use crate::raft::types::{Incarnation, NodeId};
 use crate::replica::io::{NotApplied, Outcome, Ticket};
 use crate::util::mutation::mutant;
-use crate::util::time::Millis;
+use crate::util::time::{LogicalTime, Millis};
 
 /// The waiting writes of one process.
 #[derive(Debug)]
@@ -58,20 +59,15 @@ impl Writes {
     }
 
     /// Takes a write in, or refuses it when too much is waiting. A single one always finds room.
-    pub(crate) fn add(
-        &mut self,
-        ticket: Ticket,
-        command: &Command,
-        deadline: Millis,
-    ) -> Result<(), NotApplied> {
+    pub(crate) fn add(&mut self, ticket: Ticket, write: Asked, deadline: Millis) -> Result<(), NotApplied> {
         let seq = self.last_seq + 1;
         let id = WriteId { origin: self.origin, incarnation: self.incarnation, seq };
         // First without the cost of encoding: refusing has to be cheap.
-        let bytes_at_least = self.bytes + command.value_len();
+        let bytes_at_least = self.bytes + write.command.value_len();
         if self.waiting.len() >= WRITES_IN_FLIGHT_MAX || bytes_at_least > WRITES_IN_FLIGHT_BYTES_MAX {
             return Err(NotApplied::Overloaded);
         }
-        let payload = encode_payload(id, command);
+        let payload = Payload { id, time: LogicalTime::default(), write }.encode();
         if self.bytes + payload.len() > WRITES_IN_FLIGHT_BYTES_MAX {
             return Err(NotApplied::Overloaded);
         }
@@ -158,7 +154,7 @@ impl Writes {
         mut answer: impl FnMut(Ticket, Outcome),
     ) {
         while let Some((&oldest, write)) = self.waiting.range(..=seq).next() {
-            let is_applied = oldest == seq && write.payload == payload;
+            let is_applied = oldest == seq && is_same_write(&write.payload, payload);
             let ticket = self.remove(oldest);
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);
             let outcome = outcome.clone().filter(|_| is_applied).unwrap_or(overtaken);
@@ -182,7 +178,7 @@ impl Writes {
         };
         while let Some((&oldest, write)) = self.waiting.range(..=covered).next() {
             let outcome = match write.handed_out {
-                true if mutant("restored-writes-said-to-be-written") => Outcome::Written,
+                true if mutant("restored-writes-said-to-be-written") => Outcome::Applied(Applied::Written),
                 true => Outcome::OutcomeUnknown,
                 false => Outcome::NotApplied(NotApplied::Superseded),
             };

@@ -33,3 +33,27 @@ impl fmt::Display for Millis {
         write!(f, "{}ms", self.0)
     }
 }
+
+/// The time that the whole cluster agrees on, in milliseconds: it starts with the cluster, goes on while a majority runs,
+/// and is written into the log by the leader. It never goes back, and never runs faster than real time. 0: not known.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct LogicalTime(pub u64);
+
+impl LogicalTime {
+    /// This point plus `millis`.
+    #[must_use]
+    pub fn after(self, millis: u64) -> LogicalTime {
+        LogicalTime(self.0.saturating_add(millis))
+    }
+}
+
+impl Sub for LogicalTime {
+    type Output = u64;
+
+    /// The milliseconds from `earlier` to `self`, 0 when `earlier` is not earlier.
+    fn sub(self, earlier: LogicalTime) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::kv::command::{Command, Condition, Matcher};
+use crate::kv::command::{Condition, Matcher};
 use crate::net::api::health::Health;
 use crate::replica::io::Request;
 
@@ -28,7 +28,7 @@ impl Action {
     #[must_use]
     pub fn value_bytes(&self) -> usize {
         match self {
-            Action::Submit { request: Request::Write(Command::Put { value, .. }), .. } => value.len(),
+            Action::Submit { request: Request::Write(write), .. } => write.command.value_len(),
             Action::Submit { .. } | Action::Status(_) => 0,
         }
     }

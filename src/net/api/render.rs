@@ -11,7 +11,7 @@ use crate::net::http::problem::{Applied, Problem};
 use crate::net::http::response::{Body, ContentType, JSON, Response, TEXT};
 use crate::net::http::status::Status;
 use crate::raft::types::Index;
-use crate::replica::io::{Item, NotApplied, Outcome, Reply};
+use crate::replica::io::{Applied as Done, Item, NotApplied, Outcome, Reply};
 
 /// The answer to a successful write, byte for byte what the original Keva said.
 const DONE: &str = "{\"done\":\"true\"}";
@@ -27,8 +27,8 @@ pub fn render(render: Render, reply: Reply, node: &NodeView) -> Response {
         (Outcome::NotApplied(reason), Render::Ready { verbose }) => not_ready(reason, verbose, node),
         (Outcome::NotApplied(reason), _) => not_applied(reason).to_response(),
         (Outcome::OutcomeUnknown, _) => outcome_unknown().to_response(),
-        (Outcome::Written, Render::Write { is_put, .. }) => written(revision, is_put),
-        (Outcome::ConditionFailed { current }, Render::Write { condition, .. }) => {
+        (Outcome::Applied(Done::Written), Render::Write { is_put, .. }) => written(revision, is_put),
+        (Outcome::Applied(Done::ConditionFailed { current }), Render::Write { condition, .. }) => {
             with_revision(condition_failed(current, condition.as_deref()), revision)
         }
         (Outcome::Value(item), Render::Read { missing_is_error, if_match, if_none_match }) => {
@@ -154,6 +154,12 @@ fn not_applied(reason: NotApplied) -> Problem {
             "superseded",
             "the write came too late to be ordered and can never take effect; try again",
         ),
+        NotApplied::InFlight => (
+            Status::Conflict,
+            "idempotency-key-in-flight",
+            "a request with this Idempotency-Key is being carried out; wait for its answer, or send this one again in a \
+             moment",
+        ),
         NotApplied::Stopping => (
             Status::ServiceUnavailable,
             "stopping",
@@ -202,7 +208,9 @@ fn not_ready(reason: NotApplied, verbose: bool, node: &NodeView) -> Response {
         let why = match reason {
             NotApplied::Overloaded => "too many requests wait on this node",
             NotApplied::NoLeader => "a linearizable read was not confirmed by a leader in time",
-            NotApplied::Superseded | NotApplied::DiskFull => "a linearizable read was not carried out",
+            NotApplied::Superseded | NotApplied::InFlight | NotApplied::DiskFull => {
+                "a linearizable read was not carried out"
+            }
             NotApplied::Stopping => "this node is stopping",
             NotApplied::NotReady => "this node is being restored, or is new and waits for the other nodes",
         };

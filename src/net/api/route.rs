@@ -47,7 +47,8 @@ impl PutPlan {
     pub fn into_action(self, value: Vec<u8>) -> Action {
         let PutPlan { key, content_type, condition, timeout_ms } = self;
         let render = Render::Write { is_put: true, condition: describe(&key, &condition) };
-        let request = Request::Write(Command::Put { key, value, content_type, condition });
+        let request =
+            Request::Write(Command::Put { key, value, content_type, condition, ttl_ms: None }.into());
         Action::Submit { request, timeout_ms, render }
     }
 }
@@ -153,7 +154,7 @@ fn delete(head: &RequestHead<'_, '_>, key: &str, query: &Query<'_>) -> Result<Pl
     check_write(head)?;
     let condition = condition(head, query)?;
     let render = Render::Write { is_put: false, condition: describe(&key, &condition) };
-    let request = Request::Write(Command::Delete { key, condition });
+    let request = Request::Write(Command::Delete { key, condition }.into());
     Ok(Plan::Call(Action::Submit { request, timeout_ms, render }))
 }
 
