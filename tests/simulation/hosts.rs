@@ -54,8 +54,9 @@ impl World {
         // What it was about to become, and had not synced, it may not be when it starts again.
         let durable = &mut self.env.checks.durable[node];
         durable.refresh(&self.disks[node]);
-        let standing = durable.standing;
-        self.env.checks.atlas.set_standing(node, standing);
+        if durable.standing != Standing::Voter {
+            self.env.checks.atlas.set_standing(node, durable.standing);
+        }
         match death {
             Death::Kill => self.env.network.end_process(node),
             Death::PowerCut => self.env.network.end_power(node),

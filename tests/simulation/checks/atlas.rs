@@ -134,7 +134,7 @@ impl Atlas {
         self.disks[node].life = Some(life);
     }
 
-    /// What a node that is down is sure to be when it starts again.
+    /// What a node that is down may be when it starts again.
     pub(crate) fn set_standing(&mut self, node: usize, standing: Standing) {
         self.disks[node].standing = standing;
     }
