@@ -51,6 +51,12 @@ impl World {
         let host = &mut self.nodes[node];
         (host.process, host.wake_at, host.has_power) = (None, None, death == Death::Kill);
         self.env.checks.on_end(node);
+        // What it was about to become, and had not synced, it may not be when it starts again.
+        let durable = &mut self.env.checks.durable[node];
+        durable.refresh(&self.disks[node]);
+        if durable.standing != Standing::Voter {
+            self.env.checks.atlas.set_standing(node, durable.standing);
+        }
         match death {
             Death::Kill => self.env.network.end_process(node),
             Death::PowerCut => self.env.network.end_power(node),

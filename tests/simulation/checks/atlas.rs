@@ -134,6 +134,11 @@ impl Atlas {
         self.disks[node].life = Some(life);
     }
 
+    /// What a node that is down may be when it starts again.
+    pub(crate) fn set_standing(&mut self, node: usize, standing: Standing) {
+        self.disks[node].standing = standing;
+    }
+
     pub(crate) fn on_end(&mut self, node: usize) {
         self.met.retain(|(observer, _), _| *observer != node);
         self.told.retain(|(observer, _), _| *observer != node);
