@@ -32,8 +32,9 @@ usage_error() {
 }
 
 # Bugs that a power cut shows; some are also seen after a mere crash. The others need damage or a failing disk.
-readonly MUTANTS=(hard-state-not-synced log-before-hard-state name-before-content names-not-synced
-    older-slot-wins tail-not-rewritten void-segments-count)
+readonly MUTANTS=(hard-state-not-synced log-before-hard-state log-begun-before-snapshot log-removed-before-snapshot
+    name-before-content names-not-synced older-slot-wins reused-before-renamed snapshot-before-hard-state
+    snapshot-named-before-header snapshot-not-synced tail-not-rewritten void-segments-count)
 
 images=600 seed=1 mutants=()
 while (($# > 0)); do
@@ -163,7 +164,7 @@ if ((${#mutants[@]} == 0)); then
 fi
 missed=()
 for mutant in "${mutants[@]}"; do
-    printf '%-24s ' "$mutant"
+    printf '%-30s ' "$mutant"
     run --mutant "$mutant" || missed+=("$mutant")
 done
 if ((${#missed[@]} > 0)); then

@@ -289,6 +289,10 @@ impl<D: Directory> LogStorage<D> {
         if keeps_log {
             self.log.sync()?;
         }
+        if mutant("log-begun-before-snapshot") && !keeps_log {
+            self.log.start_over(meta.last)?;
+            keeps_log = true;
+        }
         let old = self.snapshots.publish(self.log.directory_mut())?;
         if keeps_log {
             self.log.remove_covered(meta.last.index)?;

@@ -161,7 +161,9 @@ impl<R: Region> Draft<R> {
         let (place, table) = encode_table(&self.chunk_crcs, self.bytes);
         let header = SnapshotHeader { meta, table_crc: crc32c::crc32c(&table) };
         self.region.write_at(0, &header.encode(owner))?;
-        self.sync()?;
+        if !mutant("snapshot-named-before-header") {
+            self.sync()?;
+        }
         self.region.drop_cache(0, SNAPSHOT_HEADER_BYTES)?;
         self.region.drop_cache(place, table.len())?;
         let read_back = SnapshotHeader::decode(&self.region, owner);
