@@ -12,8 +12,8 @@
 
 use crate::kv::store::Store;
 use crate::limits::{
-    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES,
-    SNAPSHOT_SLICE_BYTES, SPARE_LOG_BYTES,
+    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_DEBT_BYTES_MAX,
+    SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES,
 };
 use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotProgress, Storage, StorageError};
 use crate::raft::types::EntryId;
@@ -52,8 +52,6 @@ struct Making {
     /// The log's bytes at the last slice, and what was owed then.
     log_bytes: u64,
     owed: u64,
-    /// The log's bytes when the storage last did its own housekeeping.
-    log_bytes_at_house: u64,
 }
 
 impl Making {
@@ -118,7 +116,7 @@ impl Snapshots {
         }
         if let Some(making) = &mut self.making {
             making.pay(storage.log_bytes(), budget);
-            maybe_prepare_space(making, storage)?;
+            maybe_pay_storage(storage)?;
             self.do_slice(store, storage, budget)?;
             return Ok(Housekeeping::More);
         }
@@ -189,7 +187,6 @@ impl Snapshots {
             applied_bytes: self.applied_bytes,
             log_bytes: storage.log_bytes(),
             owed: 0,
-            log_bytes_at_house: storage.log_bytes(),
         });
         Ok(())
     }
@@ -235,13 +232,11 @@ impl Snapshots {
     }
 }
 
-/// While the snapshot takes all the time there is, the log's next file must not be forgotten: bytes for bytes of the
-/// log.
-fn maybe_prepare_space<S: Storage>(making: &mut Making, storage: &mut S) -> Result<(), StorageError> {
-    let log_bytes = storage.log_bytes();
-    if log_bytes.saturating_sub(making.log_bytes_at_house) >= SPARE_LOG_BYTES as u64 {
-        making.log_bytes_at_house = log_bytes;
-        storage.keep_house(2 * SPARE_LOG_BYTES)?;
+/// While the snapshot takes all the time there is, the log's next file must not be forgotten.
+fn maybe_pay_storage<S: Storage>(storage: &mut S) -> Result<(), StorageError> {
+    let owed = storage.house_debt();
+    if owed >= SNAPSHOT_DEBT_BYTES_MIN {
+        storage.keep_house(owed.min(SNAPSHOT_DEBT_BYTES_MAX))?;
     }
     Ok(())
 }

@@ -419,6 +419,10 @@ impl<D: Directory> Storage for LogStorage<D> {
         self.attempt(|storage| storage.keep_house_once(budget))
     }
 
+    fn house_debt(&self) -> usize {
+        self.log.spare_debt()
+    }
+
     fn log_start(&self) -> EntryId {
         self.log.start()
     }
