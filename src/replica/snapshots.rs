@@ -40,7 +40,10 @@ pub(crate) struct Snapshots {
     failed_at: Option<u64>,
     /// Since the last try failed there was a pause.
     paused: bool,
+    /// What the store has written of the one in the making, and how much of it is in the storage: an item may be as large
+    /// as many slices.
     buffer: Vec<u8>,
+    stored: usize,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,7 @@ impl Snapshots {
             failed_at: None,
             paused: false,
             buffer: Vec::new(),
+            stored: 0,
         }
     }
 
@@ -180,6 +184,7 @@ impl Snapshots {
             return Ok(());
         }
         store.begin_snapshot();
+        (self.stored, self.buffer) = (0, Vec::new());
         log::debug!("taking a snapshot of everything up to {last}, {bytes} bytes");
         self.failed_at = None;
         self.making = Some(Making {
@@ -191,22 +196,38 @@ impl Snapshots {
         Ok(())
     }
 
+    fn write_slice<S: Storage>(
+        &mut self,
+        store: &mut Store,
+        storage: &mut S,
+        budget: usize,
+    ) -> Result<(), StorageError> {
+        if self.stored == self.buffer.len() {
+            // One large item must not hold its memory for good.
+            self.buffer.clear();
+            self.buffer.shrink_to(2 * SNAPSHOT_SLICE_BYTES);
+            self.stored = 0;
+            // Perhaps nothing: what is skipped takes time as well.
+            store.write_snapshot(&mut self.buffer, budget);
+        }
+        let rest = &self.buffer[self.stored..];
+        let part = &rest[..rest.len().min(budget.max(SNAPSHOT_SLICE_BYTES))];
+        storage.append_snapshot(part)?;
+        self.making.as_mut().expect("one is in the making").draft.written += part.len() as u64;
+        self.stored += part.len();
+        Ok(())
+    }
+
     fn do_slice<S: Storage>(
         &mut self,
         store: &mut Store,
         storage: &mut S,
         budget: usize,
     ) -> Result<(), StorageError> {
-        let making = self.making.as_mut().expect("one is in the making");
-        if store.snapshot_index().is_some() {
-            self.buffer.clear();
-            store.write_snapshot(&mut self.buffer, budget);
-            storage.append_snapshot(&self.buffer)?;
-            making.draft.written += self.buffer.len() as u64;
-            // One large item must not hold its memory for good.
-            self.buffer.shrink_to(2 * SNAPSHOT_SLICE_BYTES);
-            return Ok(());
+        if self.stored < self.buffer.len() || store.snapshot_index().is_some() {
+            return self.write_slice(store, storage, budget);
         }
+        let making = self.making.as_ref().expect("one is in the making");
         match storage.finish_snapshot(None, budget)? {
             SnapshotProgress::More => return Ok(()),
             SnapshotProgress::Done(meta) => {
