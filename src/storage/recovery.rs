@@ -311,7 +311,8 @@ fn check_beginning(
     let base = header.base_index;
     let detail = match snapshot {
         Some(last) => format!(
-            "the log begins with entry {base} behind {start}, and the newest snapshot, {}, ends with {last}:              a newer snapshot or older segments are missing",
+            "the log begins with entry {base} behind {start}, and the newest snapshot, {}, ends with {last}: \
+             a newer snapshot or older segments are missing",
             snapshot_name(last)
         ),
         None => format!(
