@@ -3,7 +3,9 @@
 use crate::kv::command::Command;
 pub use crate::kv::store::Item;
 use crate::raft::message::Envelope;
-pub use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotMeta, Storage, StorageError};
+pub use crate::raft::storage::{
+    Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
+};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
 pub use crate::raft::types::{RoleName, Standing};
 use crate::util::time::Millis;

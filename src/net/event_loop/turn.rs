@@ -7,16 +7,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 
 use crate::limits::{ACCEPTS_PER_TURN_MAX, SHUTDOWN_MS_MAX};
-use crate::net::api::{Action, ClusterView, StatusPage, render, render_status};
+use crate::net::api::{Action, ClusterView, MetricsView, StatusPage, render, render_metrics, render_status};
 use crate::net::client::{Call, ClientContext};
 use crate::net::event_loop::clients::Clients;
 use crate::net::event_loop::clock::Clock;
 use crate::net::event_loop::house::House;
 use crate::net::event_loop::listeners::Listeners;
+use crate::net::event_loop::metered_storage::MeteredStorage;
 use crate::net::event_loop::observer::Observer;
 use crate::net::event_loop::setup::RunError;
 use crate::net::event_loop::source::Source;
 use crate::net::http::response::Response;
+use crate::net::metrics::TurnTimes;
 use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
@@ -37,11 +39,12 @@ pub(super) struct EventLoop<S: Storage> {
     pub(super) client_context: Rc<ClientContext>,
     /// For requests that name no time of their own.
     pub(super) request_timeout_ms: u64,
-    pub(super) replica: Replica<S>,
+    pub(super) replica: Replica<MeteredStorage<S>>,
     pub(super) observer: Observer,
     /// Empty between the steps; kept for its memory.
     pub(super) messages: Vec<Envelope>,
     pub(super) house: House,
+    pub(super) turns: TurnTimes,
     /// The node is stopping, and stops at this time at the latest.
     pub(super) stop_by: Option<Millis>,
 }
@@ -66,16 +69,20 @@ impl<S: Storage> EventLoop<S> {
     /// this returns.
     fn wait(&mut self) -> Result<Millis, RunError> {
         let timeout = self.timeout()?;
+        let is_making_snapshot = self.replica.raft().storage().snapshot_draft().is_some();
+        self.turns.end(self.clock.elapsed(), is_making_snapshot);
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
             Err(source) => return Err(RunError::System { action: "wait for sockets", source }),
         }
+        let woken = self.clock.elapsed();
+        self.turns.begin(woken);
         // Only for the Date header of answers; a wrong clock does no harm.
         if let Ok(since_epoch) = SystemTime::now().duration_since(UNIX_EPOCH) {
             self.client_context.date.set(since_epoch.as_secs());
         }
-        Ok(self.clock.now())
+        Ok(Clock::millis(woken))
     }
 
     /// How long to sleep: not at all when work is left. Time that would be slept goes to the housekeeping.
@@ -172,6 +179,10 @@ impl<S: Storage> EventLoop<S> {
                 let response = self.describe(now, page);
                 self.clients.respond(now, client, call.id, response);
             }
+            Action::Metrics => {
+                let response = self.describe_metrics(now);
+                self.clients.respond(now, client, call.id, response);
+            }
         }
     }
 
@@ -179,6 +190,24 @@ impl<S: Storage> EventLoop<S> {
         let members = self.observer.members(&self.peers);
         let cluster = ClusterView { now, members: &members };
         render_status(page, &self.replica.status(), &cluster, self.observer.view())
+    }
+
+    fn describe_metrics(&self, now: Millis) -> Response {
+        let members = self.observer.members(&self.peers);
+        let cluster = ClusterView { now, members: &members };
+        let raft = self.replica.raft();
+        let metrics = MetricsView {
+            in_flight: self.replica.in_flight(),
+            synced_index: raft.synced_index(),
+            log_bytes: raft.storage().log_bytes(),
+            client_connections: self.clients.len(),
+            responses: &self.client_context.responses,
+            client_traffic: &self.client_context.traffic,
+            peer_traffic: self.peers.traffic(),
+            storage: raft.storage().usage(),
+            turns: &self.turns,
+        };
+        render_metrics(&metrics, &self.replica.status(), &cluster, self.observer.view())
     }
 
     /// 3: whatever is due, after the input.
@@ -268,6 +297,6 @@ impl<S: Storage> EventLoop<S> {
         }
         self.replica.close()?;
         log::info!("stopped");
-        Ok(self.replica.into_storage())
+        Ok(self.replica.into_storage().into_inner())
     }
 }
