@@ -7,6 +7,7 @@
 mod disk;
 mod generator;
 mod growth;
+mod report;
 mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
