@@ -285,28 +285,3 @@ pub fn rejoin(options: &Options) {
     table.row(vec!["back as a voter after".into(), seconds(back)]);
     table.print();
 }
-
-/// See the program's help: bytes that the kernel counts as written, per write.
-pub fn amplification(options: &Options) {
-    let mut cluster = cluster(options, "");
-    let leader = cluster.leader();
-    let title =
-        "Bytes that a node has written (/proc/PID/io), per write of a value of 100 bytes, one per second";
-    let mut table = Table::new(title, &["node", "bytes per write"]);
-    let mut client = cluster.client(leader);
-    // What a start leaves to do is over by then.
-    std::thread::sleep(Duration::from_secs(3));
-    let before: Vec<Usage> = (0..3).map(|position| Usage::of(cluster.node(position).pid())).collect();
-    for number in 0..options.idle_seconds {
-        let answer = client.request("PUT", &format!("/v1/storage/key/slow/{number}"), &[], &[b'v'; 100]);
-        assert_eq!(answer.map(|answer| answer.status).ok(), Some(200));
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    for (position, before) in before.into_iter().enumerate() {
-        let used = Usage::of(cluster.node(position).pid()) - before;
-        let role = if position == leader { "leader" } else { "follower" };
-        let each = used.dirtied_bytes / options.idle_seconds;
-        table.row(vec![format!("host{} ({role})", position + 1), each.to_string()]);
-    }
-    table.print();
-}
