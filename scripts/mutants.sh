@@ -51,7 +51,8 @@ readonly SLOW='any-answer-confirms-reads deleted-key-comes-back incarnation-not-
 tests_for() {
     case $1 in
     chunk-of-another-snapshot | snapshot-answer-before-sync) echo raft_stories raft_tables ;;
-    gap-behind-snapshot-accepted | log-kept-over-conflict | snapshot-before-hard-state)
+    gap-behind-snapshot-accepted | log-begun-before-snapshot | log-kept-over-conflict | snapshot-before-hard-state | \
+        start-over-keeps-terms)
         echo storage_snapshots storage_model
         ;;
     moved-before-standing) echo storage_repair ;;

@@ -18,7 +18,7 @@ Mounts only below a scratch directory of its own, and undoes all of it at its en
 loop devices it says SKIPPED and does nothing.
 
 Options:
-  --images N    how many images to inspect [default: 600]
+  --images N    how many images to inspect [default: 600; for each planted bug at most 6000]
   --seed N      the number of the first life [default: 1]
   --mutants     plant known bugs, one after the other, and check that each is found
   --mutant BUG  plant this one only; their names: scripts/mutants.sh --list
@@ -32,10 +32,11 @@ usage_error() {
 }
 
 # Bugs that a power cut shows; some are also seen after a mere crash. The others need damage or a failing disk.
-readonly MUTANTS=(hard-state-not-synced log-before-hard-state name-before-content names-not-synced
-    older-slot-wins tail-not-rewritten void-segments-count)
+readonly MUTANTS=(hard-state-not-synced log-before-hard-state log-begun-before-snapshot log-removed-before-snapshot
+    name-before-content names-not-synced older-slot-wins reused-before-renamed snapshot-before-hard-state
+    snapshot-named-before-header snapshot-not-synced tail-not-rewritten void-segments-count)
 
-images=600 seed=1 mutants=()
+images='' seed=1 mutants=()
 while (($# > 0)); do
     case $1 in
     -h | --help)
@@ -58,6 +59,8 @@ while (($# > 0)); do
     esac
     shift
 done
+
+: "${images:=$((${#mutants[@]} > 0 ? 6000 : 600))}"
 
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 target=$(realpath -m -- "${CARGO_TARGET_DIR:-target}")/powercut
@@ -163,7 +166,7 @@ if ((${#mutants[@]} == 0)); then
 fi
 missed=()
 for mutant in "${mutants[@]}"; do
-    printf '%-24s ' "$mutant"
+    printf '%-30s ' "$mutant"
     run --mutant "$mutant" || missed+=("$mutant")
 done
 if ((${#missed[@]} > 0)); then

@@ -193,7 +193,8 @@ pub const SNAPSHOT_BYTES_PER_LOG_BYTE: usize = 4;
 pub const RECOVERY_BYTES_TOLD: u64 = 64 << 20;
 /// Between two lines about how far a start is, in milliseconds.
 pub const RECOVERY_PROGRESS_MS: u64 = 1_000;
-/// Owed bytes of the snapshot in the making for which a busy turn stops: fewer are not worth it ...
+/// Owed bytes of the snapshot in the making and of the log's next file for which a busy turn stops: fewer are not worth
+/// it ...
 pub const SNAPSHOT_DEBT_BYTES_MIN: usize = 64 << 10;
 /// ... and this is the most that one turn pays, so that it stays short.
 pub const SNAPSHOT_DEBT_BYTES_MAX: usize = 1 << 20;
@@ -203,8 +204,9 @@ pub const SNAPSHOT_DEBT_BYTES_MAX: usize = 1 << 20;
 pub const SNAPSHOT_DATA_BYTES_PER_LOG_BYTE: u64 = 3;
 /// A snapshot that failed for want of space or by a bad disk is tried again when the log has grown by this much.
 pub const SNAPSHOT_RETRY_LOG_BYTES: u64 = 64 << 10;
-/// While a snapshot is in the making: bytes of the log after which its next file gets a slice of the time.
-pub const SPARE_LOG_BYTES: usize = 128 << 10;
+/// While the log grows, this many bytes of its next file are prepared per byte of the log, so that the file is ready
+/// when this one is full.
+pub const SPARE_BYTES_PER_LOG_BYTE: usize = 2;
 /// Reading a snapshot larger than this says how far it is.
 pub const RESTORE_REPORT_BYTES_MIN: u64 = 64 << 20;
 /// Bytes of the log behind which a snapshot is taken at the earliest, unless the configuration says otherwise. With
@@ -258,8 +260,6 @@ pub const LOG_LINE_BYTES_MAX: usize = 4096;
 /// How long the line that says why the program ends waits for room on standard error, in milliseconds.
 pub const LAST_WORDS_MS_MAX: u64 = 1_000;
 
-/// Bytes of the next segment's file that are prepared in one turn with nothing else to do.
-pub const SPARE_BYTES_PER_TURN: usize = 256 << 10;
 /// Bytes of appended records that wait in memory for the turn's one write. Beyond it they are written at once.
 pub const LOG_BUFFER_BYTES_MAX: usize = 256 << 10;
 
@@ -294,8 +294,8 @@ const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travel
 const _: () =
     assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
 const _: () = assert!(
-    2 * SPARE_LOG_BYTES <= SPARE_BYTES_PER_TURN && SPARE_LOG_BYTES < SEGMENT_BYTES_MIN,
-    "the next file is ready before it is needed, in slices that are short"
+    SPARE_BYTES_PER_LOG_BYTE >= 2 && 2 * SNAPSHOT_DEBT_BYTES_MIN < SEGMENT_BYTES_MIN,
+    "the next file is ready before it is needed, although little debts are not paid at once"
 );
 const _: () = assert!(FRAME_BYTES_MAX > APPEND_ENTRIES_BYTES_MAX, "a full batch must fit in a frame");
 const _: () =

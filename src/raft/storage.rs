@@ -215,6 +215,13 @@ pub trait Storage {
     /// When the disk fails. Damage that is found is [`StorageError::Damaged`].
     fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError>;
 
+    /// Bytes of [`Storage::keep_house`] that are owed because the log grew, however little time there is: what must be
+    /// there when the log needs it, and takes long to make on the spot. 0: nothing is urgent, as in a storage that
+    /// makes nothing ahead of time.
+    fn house_debt(&self) -> usize {
+        0
+    }
+
     /// Whether something is written and not yet durable, copies that guard against later damage included: right after a
     /// sync this may be true again, for another sync that nobody waits for.
     fn is_dirty(&self) -> bool;

@@ -337,6 +337,12 @@ impl<S: Storage> Replica<S> {
         self.snapshots.debt(&self.store, self.raft.storage(), self.snapshot_traffic())
     }
 
+    /// [`Replica::snapshot_debt`], and what the storage owes besides: to be paid in the same way.
+    #[must_use]
+    pub fn house_debt(&self) -> usize {
+        self.snapshot_debt().saturating_add(self.raft.storage().house_debt())
+    }
+
     fn snapshot_traffic(&self) -> Traffic {
         Traffic {
             is_sending: self.raft.is_sending_snapshot(),

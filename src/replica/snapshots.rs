@@ -12,8 +12,8 @@
 
 use crate::kv::store::Store;
 use crate::limits::{
-    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES,
-    SNAPSHOT_SLICE_BYTES, SPARE_LOG_BYTES,
+    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_DEBT_BYTES_MAX,
+    SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES,
 };
 use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotProgress, Storage, StorageError};
 use crate::raft::types::EntryId;
@@ -40,7 +40,10 @@ pub(crate) struct Snapshots {
     failed_at: Option<u64>,
     /// Since the last try failed there was a pause.
     paused: bool,
+    /// What the store has written of the one in the making, and how much of it is in the storage: an item may be as large
+    /// as many slices.
     buffer: Vec<u8>,
+    stored: usize,
 }
 
 #[derive(Debug)]
@@ -52,8 +55,6 @@ struct Making {
     /// The log's bytes at the last slice, and what was owed then.
     log_bytes: u64,
     owed: u64,
-    /// The log's bytes when the storage last did its own housekeeping.
-    log_bytes_at_house: u64,
 }
 
 impl Making {
@@ -78,6 +79,7 @@ impl Snapshots {
             failed_at: None,
             paused: false,
             buffer: Vec::new(),
+            stored: 0,
         }
     }
 
@@ -118,7 +120,7 @@ impl Snapshots {
         }
         if let Some(making) = &mut self.making {
             making.pay(storage.log_bytes(), budget);
-            maybe_prepare_space(making, storage)?;
+            maybe_pay_storage(storage)?;
             self.do_slice(store, storage, budget)?;
             return Ok(Housekeeping::More);
         }
@@ -182,6 +184,7 @@ impl Snapshots {
             return Ok(());
         }
         store.begin_snapshot();
+        (self.stored, self.buffer) = (0, Vec::new());
         log::debug!("taking a snapshot of everything up to {last}, {bytes} bytes");
         self.failed_at = None;
         self.making = Some(Making {
@@ -189,8 +192,29 @@ impl Snapshots {
             applied_bytes: self.applied_bytes,
             log_bytes: storage.log_bytes(),
             owed: 0,
-            log_bytes_at_house: storage.log_bytes(),
         });
+        Ok(())
+    }
+
+    fn write_slice<S: Storage>(
+        &mut self,
+        store: &mut Store,
+        storage: &mut S,
+        budget: usize,
+    ) -> Result<(), StorageError> {
+        if self.stored == self.buffer.len() {
+            // One large item must not hold its memory for good.
+            self.buffer.clear();
+            self.buffer.shrink_to(2 * SNAPSHOT_SLICE_BYTES);
+            self.stored = 0;
+            // Perhaps nothing: what is skipped takes time as well.
+            store.write_snapshot(&mut self.buffer, budget);
+        }
+        let rest = &self.buffer[self.stored..];
+        let part = &rest[..rest.len().min(budget.max(SNAPSHOT_SLICE_BYTES))];
+        storage.append_snapshot(part)?;
+        self.making.as_mut().expect("one is in the making").draft.written += part.len() as u64;
+        self.stored += part.len();
         Ok(())
     }
 
@@ -200,16 +224,10 @@ impl Snapshots {
         storage: &mut S,
         budget: usize,
     ) -> Result<(), StorageError> {
-        let making = self.making.as_mut().expect("one is in the making");
-        if store.snapshot_index().is_some() {
-            self.buffer.clear();
-            store.write_snapshot(&mut self.buffer, budget);
-            storage.append_snapshot(&self.buffer)?;
-            making.draft.written += self.buffer.len() as u64;
-            // One large item must not hold its memory for good.
-            self.buffer.shrink_to(2 * SNAPSHOT_SLICE_BYTES);
-            return Ok(());
+        if self.stored < self.buffer.len() || store.snapshot_index().is_some() {
+            return self.write_slice(store, storage, budget);
         }
+        let making = self.making.as_ref().expect("one is in the making");
         match storage.finish_snapshot(None, budget)? {
             SnapshotProgress::More => return Ok(()),
             SnapshotProgress::Done(meta) => {
@@ -235,13 +253,11 @@ impl Snapshots {
     }
 }
 
-/// While the snapshot takes all the time there is, the log's next file must not be forgotten: bytes for bytes of the
-/// log.
-fn maybe_prepare_space<S: Storage>(making: &mut Making, storage: &mut S) -> Result<(), StorageError> {
-    let log_bytes = storage.log_bytes();
-    if log_bytes.saturating_sub(making.log_bytes_at_house) >= SPARE_LOG_BYTES as u64 {
-        making.log_bytes_at_house = log_bytes;
-        storage.keep_house(2 * SPARE_LOG_BYTES)?;
+/// While the snapshot takes all the time there is, the log's next file must not be forgotten.
+fn maybe_pay_storage<S: Storage>(storage: &mut S) -> Result<(), StorageError> {
+    let owed = storage.house_debt();
+    if owed >= SNAPSHOT_DEBT_BYTES_MIN {
+        storage.keep_house(owed.min(SNAPSHOT_DEBT_BYTES_MAX))?;
     }
     Ok(())
 }

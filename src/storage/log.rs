@@ -3,7 +3,7 @@
 //! In memory there is one `u32` per entry and one pair per run of equal terms; the entries themselves are read from
 //! the segments' maps.
 
-use crate::limits::LOG_BUFFER_BYTES_MAX;
+use crate::limits::{LOG_BUFFER_BYTES_MAX, SPARE_BYTES_PER_LOG_BYTE};
 use crate::raft::entry::Entry;
 use crate::raft::storage::{Purpose, StorageError};
 use crate::raft::types::{EntryId, Incarnation, Index, Term};
@@ -393,6 +393,13 @@ impl<D: Directory> Log<D> {
     /// Works on the spare segment for about `budget` bytes.
     pub(crate) fn prepare_spare(&mut self, budget: usize) -> Result<SpareProgress, StorageError> {
         self.spare.prepare(&mut self.directory, budget)
+    }
+
+    /// Bytes of the spare segment that are owed: it grows faster than the log, and so is ready before it is needed.
+    pub(crate) fn spare_debt(&self) -> usize {
+        let active = self.active();
+        let used = active.size() - active.room() - SEGMENT_HEADER_BYTES;
+        self.spare.debt(used.saturating_mul(SPARE_BYTES_PER_LOG_BYTE))
     }
 
     /// See [`Spare::keep`].

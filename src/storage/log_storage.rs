@@ -289,6 +289,10 @@ impl<D: Directory> LogStorage<D> {
         if keeps_log {
             self.log.sync()?;
         }
+        if mutant("log-begun-before-snapshot") && !keeps_log {
+            self.log.start_over(meta.last)?;
+            keeps_log = true;
+        }
         let old = self.snapshots.publish(self.log.directory_mut())?;
         if keeps_log {
             self.log.remove_covered(meta.last.index)?;
@@ -413,6 +417,10 @@ impl<D: Directory> Storage for LogStorage<D> {
 
     fn keep_house(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
         self.attempt(|storage| storage.keep_house_once(budget))
+    }
+
+    fn house_debt(&self) -> usize {
+        self.log.spare_debt()
     }
 
     fn log_start(&self) -> EntryId {

@@ -94,6 +94,13 @@ impl<R: Region> Spare<R> {
         self.refusal.is_some_and(|refusal| refusal.size <= self.usual)
     }
 
+    /// How many of the first `wanted` bytes of the file that the next segment is made of are not filled. On a full disk
+    /// there is nothing to be done but to ask again now and then.
+    pub(crate) fn debt(&self, wanted: usize) -> usize {
+        let filled = self.files.first().map_or(0, |file| file.filled);
+        if self.is_full() { 0 } else { wanted.min(self.usual).saturating_sub(filled) }
+    }
+
     /// Takes a segment that nothing needs any more, of the usual size and durably named [`SPARE_NAME`]. It is filled like
     /// a new one.
     ///

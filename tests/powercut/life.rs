@@ -17,7 +17,7 @@ use crate::promises::Promises;
 use crate::recorder::{Event, Recorder};
 
 /// Steps of the workload in a life.
-const STEPS: u64 = 24;
+const STEPS: u64 = 36;
 /// Sizes of a usual segment, one per life.
 const SEGMENT_BYTES: [u64; 3] = [8192, 16384, 65536];
 /// The node's working directory in its file system.
@@ -35,6 +35,9 @@ pub(crate) struct Tally {
     pub(crate) images: u64,
     pub(crate) writes: usize,
     pub(crate) flushes: usize,
+    /// Snapshots that were about to become the newest: beside the log, and in its place.
+    pub(crate) log_snapshots: usize,
+    pub(crate) installed_snapshots: usize,
     /// Time for all images together.
     pub(crate) inspecting: Duration,
 }
@@ -120,6 +123,10 @@ impl Life<'_> {
         for event in &recorded.events {
             tally.writes += usize::from(matches!(event, Event::Write { .. }));
             tally.flushes += usize::from(matches!(event, Event::Flush));
+            if let Event::Note(Note::Publish { keeps_log, .. }) = event {
+                tally.log_snapshots += usize::from(*keeps_log);
+                tally.installed_snapshots += usize::from(!keeps_log);
+            }
         }
         let moments = choose_moments(&recorded, self.images, &mut rng);
         let survivor = rng.range(0, moments.len() as u64) as usize;

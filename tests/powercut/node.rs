@@ -9,6 +9,8 @@ use keva::storage::{DataDir, LogStorage, Membership, RecoveryReport, StorageOpti
 use keva::util::hash::fnv1a_64;
 use keva::util::rng::Rng;
 
+use crate::content;
+
 /// Keva's storage on a real file system.
 pub(crate) type Node = LogStorage<DataDir>;
 
@@ -18,9 +20,11 @@ pub(crate) struct Found {
     pub(crate) incarnation: u64,
     pub(crate) disk_id: u64,
     pub(crate) cluster_id: u128,
-    /// The log begins behind it: what a snapshot covers.
+    /// The log begins behind it.
     pub(crate) base: u64,
     pub(crate) hard_state: HardState,
+    /// The digest of each entry that the newest snapshot covers, as its content says.
+    pub(crate) covered: Vec<u64>,
     /// The digest of each entry of the log.
     pub(crate) entries: Vec<u64>,
 }
@@ -28,7 +32,7 @@ pub(crate) struct Found {
 impl Found {
     /// Reads everything.
     pub(crate) fn read(node: &Node) -> Result<Found, StorageError> {
-        let base = node.snapshot_id().index.0;
+        let base = node.log_start().index.0;
         let digests = (base + 1..=node.last_index().0).map(|index| Ok(digest(node.entry(Index(index))?)));
         Ok(Found {
             incarnation: node.incarnation().0,
@@ -36,6 +40,7 @@ impl Found {
             cluster_id: node.cluster_id(),
             base,
             hard_state: node.hard_state(),
+            covered: content::read_newest(node)?,
             entries: digests.collect::<Result<_, StorageError>>()?,
         })
     }
@@ -45,11 +50,26 @@ impl Found {
         self.base + self.entries.len() as u64
     }
 
+    /// The digests of all entries from index 1 on. `None`: there is a gap between snapshot and log.
+    pub(crate) fn whole_log(&self) -> Option<Vec<u64>> {
+        let mut log = self.covered.get(..self.base as usize)?.to_vec();
+        log.extend(&self.entries);
+        Some(log)
+    }
+
+    /// The same, but for entries under the snapshot that may go at any start.
+    pub(crate) fn is_like(&self, other: &Found) -> bool {
+        let without_log = |found: &Found| Found { base: 0, entries: Vec::new(), ..found.clone() };
+        let log = self.whole_log();
+        log.is_some() && log == other.whole_log() && without_log(self) == without_log(other)
+    }
+
     /// For people.
     pub(crate) fn summary(&self) -> String {
         let HardState { term, vote, commit_index } = self.hard_state;
         format!(
-            "entries {} to {}, term {term}, vote {:?}, commit {commit_index}, start {}",
+            "snapshot up to {}, entries {} to {}, term {term}, vote {:?}, commit {commit_index}, start {}",
+            self.covered.len(),
             self.base + 1,
             self.last_index(),
             vote.map(|node| node.0),
@@ -75,7 +95,9 @@ pub(crate) fn open(
         members: vec!["a".into(), "b".into(), "c".into()],
         cluster_name: None,
     };
-    let options = StorageOptions { membership, segment_bytes, rng: Rng::new(seed) };
+    // Everything that a snapshot covers goes at once. What would be set aside is a failure here.
+    let options =
+        StorageOptions { membership, segment_bytes, log_margin_bytes: 0, repair: false, rng: Rng::new(seed) };
     LogStorage::open(DataDir::open(directory)?, options)
 }
 

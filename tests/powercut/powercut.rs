@@ -6,7 +6,9 @@
 //!
 //! scripts/powercut.sh starts this, and cleans up whatever happens.
 
+mod content;
 mod cut;
+mod draft;
 mod image;
 mod inspect;
 mod life;
@@ -160,8 +162,14 @@ impl Tally {
     fn summary(&self) -> String {
         let mean = self.inspecting.as_secs_f64() * 1000.0 / self.images.max(1) as f64;
         format!(
-            "{} images of {} lives kept every promise; {mean:.0} ms per image; {} writes and {} flushes recorded",
-            self.images, self.lives, self.writes, self.flushes
+            "{} images of {} lives kept every promise; {mean:.0} ms per image; {} writes, {} flushes, {} snapshots of \
+             the log and {} in its place recorded",
+            self.images,
+            self.lives,
+            self.writes,
+            self.flushes,
+            self.log_snapshots,
+            self.installed_snapshots
         )
     }
 }

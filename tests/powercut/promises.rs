@@ -21,6 +21,8 @@ pub(crate) struct Promises {
 struct State {
     /// The digests of all entries from index 1 on, those included that a snapshot covers.
     log: Vec<u64>,
+    /// How many entries the newest snapshot covers.
+    covered: usize,
     /// How many entries of the durable log nothing has removed since.
     floor: usize,
     hard_state: HardState,
@@ -48,6 +50,17 @@ impl Promises {
                 state.floor = state.floor.min(state.log.len());
             }),
             Note::HardState(hard_state) => self.change(|state| state.hard_state = *hard_state),
+            Note::Publish { keeps_log, covered } => self.change(|state| {
+                state.covered = covered.len();
+                if *keeps_log {
+                    state.floor = state.floor.max(covered.len());
+                } else {
+                    state.log = covered.clone();
+                    state.floor = covered.len();
+                }
+            }),
+            // With all that was written before.
+            Note::Published => self.states = vec![self.state().clone()],
             Note::Synced => {
                 let mut state = self.state().clone();
                 state.floor = state.log.len();
@@ -92,10 +105,9 @@ impl Promises {
 
     /// What was found is durable.
     fn settle_on(&mut self, found: &Found) {
-        let before = self.states.iter().find(|state| state.allows_log(found)).expect("just checked");
-        let mut log = before.log[..found.base as usize].to_vec();
-        log.extend(&found.entries);
-        let state = State { floor: log.len(), log, hard_state: found.hard_state };
+        let log = found.whole_log().expect("just checked");
+        let covered = found.covered.len();
+        let state = State { floor: log.len(), log, covered, hard_state: found.hard_state };
         self.states = vec![state];
         self.incarnation = found.incarnation;
         self.ids = Some((found.disk_id, found.cluster_id));
@@ -109,7 +121,8 @@ impl Promises {
                 let HardState { term, vote, commit_index } = state.hard_state;
                 let vote = vote.map(|node| node.0);
                 format!(
-                    "{} to {} entries, term {term}, vote {vote:?}, commit {commit_index}",
+                    "snapshot up to {}, {} to {} entries, term {term}, vote {vote:?}, commit {commit_index}",
+                    state.covered,
                     state.floor,
                     state.log.len()
                 )
@@ -120,11 +133,14 @@ impl Promises {
 }
 
 impl State {
-    /// The found log is a prefix of this one, with all that must be there.
+    /// Snapshot and log are a prefix of this log, with all that must be there; where both have an entry it is the same.
     fn allows_log(&self, found: &Found) -> bool {
-        let behind_snapshot = self.log.get(found.base as usize..);
+        let is_prefix = found.whole_log().is_some_and(|log| self.log.starts_with(&log));
         found.last_index() >= self.floor as u64
-            && behind_snapshot.is_some_and(|log| log.starts_with(&found.entries))
+            && found.last_index() >= found.covered.len() as u64
+            && is_prefix
+            && found.covered.len() == self.covered
+            && self.log.starts_with(&found.covered)
     }
 
     /// The commit index may be ahead: the storage writes a smaller one as long as the log is shorter.

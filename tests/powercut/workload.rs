@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use keva::limits::LOG_BUFFER_BYTES_MAX;
 use keva::raft::entry::Entry;
-use keva::raft::storage::{Storage, StorageError};
+use keva::raft::storage::{SnapshotProgress, Storage, StorageError};
 use keva::raft::types::{HardState, Index, NodeId, Term};
 use keva::util::rng::Rng;
 use rustix::fs::Advice;
 
+use crate::draft::Draft;
 use crate::node::{self, Found, Node, digest, entry_bytes};
 use crate::note::Note;
 
@@ -24,7 +25,9 @@ enum Step {
     Append,
     ChangeHardState,
     RemoveSuffix,
-    PrepareSpare,
+    /// A snapshot is begun, or goes on.
+    Snapshot,
+    KeepHouse,
     /// The process dies and is started again; the kernel keeps what is in its cache. What the storage then shows is
     /// promised, although no sync came after its writing.
     Crash,
@@ -36,11 +39,12 @@ enum Step {
 }
 
 /// The steps with how often they come, in parts of their sum.
-const STEPS: [(Step, u64); 8] = [
+const STEPS: [(Step, u64); 9] = [
     (Step::Append, 10),
     (Step::ChangeHardState, 3),
     (Step::RemoveSuffix, 3),
-    (Step::PrepareSpare, 2),
+    (Step::Snapshot, 6),
+    (Step::KeepHouse, 3),
     (Step::Crash, 2),
     (Step::Restart, 1),
     (Step::WriteBack, 3),
@@ -56,6 +60,10 @@ pub(crate) struct Workload {
     node: Option<Node>,
     /// Entries that are durable and were not removed: the commit index may be as high.
     durable: u64,
+    /// The digests of all entries, those included that a snapshot covers.
+    log: Vec<u64>,
+    /// The snapshot that is being written.
+    draft: Option<Draft>,
 }
 
 impl Workload {
@@ -75,6 +83,8 @@ impl Workload {
             rng: Rng::new(seed),
             node: None,
             durable: 0,
+            log: Vec::new(),
+            draft: None,
         };
         workload.open()?;
         for _ in 0..steps {
@@ -93,6 +103,9 @@ impl Workload {
         let (node, _) = node::open(&self.directory, self.segment_bytes, seed)?;
         let found = Found::read(&node)?;
         self.durable = found.last_index();
+        // With a gap, the note tells.
+        self.log = found.whole_log().unwrap_or_default();
+        self.draft = None;
         self.node = Some(node);
         say(&Note::Opened(found));
         Ok(())
@@ -119,16 +132,18 @@ impl Workload {
             }
             Step::ChangeHardState => self.change_hard_state(),
             Step::RemoveSuffix => {
-                let node = self.node.as_mut().expect("the storage is open");
-                let (commit, last) = (node.hard_state().commit_index.0, node.last_index().0);
-                let last_kept = self.rng.range(commit, last + 1);
+                let last = self.node().last_index().0;
+                let floor = self.removable_behind();
+                let last_kept = self.rng.range(floor, last + 1);
                 say(&Note::Remove(last_kept));
                 self.durable = self.durable.min(last_kept);
-                node.truncate_suffix(Index(last_kept))
+                self.log.truncate(last_kept as usize);
+                self.node().truncate_suffix(Index(last_kept))
             }
-            Step::PrepareSpare => {
+            Step::Snapshot => self.snapshot(),
+            Step::KeepHouse => {
                 let budget = self.rng.range(1, 2 * self.segment_bytes as u64) as usize;
-                self.node().prepare_spare(budget).map(drop)
+                self.node().keep_house(budget).map(drop)
             }
             Step::Crash => {
                 if self.rng.range(0, 2) == 0 {
@@ -152,14 +167,29 @@ impl Workload {
         }
     }
 
+    /// Entries up to here must stay: committed ones, and those that a snapshot has or is about to have.
+    fn removable_behind(&mut self) -> u64 {
+        let node = self.node.as_mut().expect("the storage is open");
+        let newest = node.snapshot().map_or(0, |meta| meta.last.index.0);
+        let draft = self.draft.as_ref().filter(|draft| draft.is_of(node)).map_or(0, |draft| draft.last().index.0);
+        node.hard_state().commit_index.0.max(newest).max(draft)
+    }
+
     fn append(&mut self, payloads: Vec<Vec<u8>>) -> Result<(), StorageError> {
+        // What the leader's snapshot covers has other entries than these under the same ids.
+        let hard_state = self.node().hard_state();
+        if self.draft.as_ref().is_some_and(|draft| draft.last().term == hard_state.term) {
+            self.set_hard_state(HardState { term: Term(hard_state.term.0 + 1), ..hard_state })?;
+        }
         let term = self.node().hard_state().term;
         let first = self.node().last_index().0 + 1;
         let batch: Vec<Vec<u8>> =
             (first..).zip(&payloads).map(|(index, payload)| entry_bytes(term, index, payload)).collect();
         let entries: Vec<Entry<'_>> =
             batch.iter().map(|bytes| Entry::decode(bytes).expect("just encoded")).collect();
-        say(&Note::Append(entries.iter().map(|entry| digest(*entry)).collect()));
+        let digests: Vec<u64> = entries.iter().map(|entry| digest(*entry)).collect();
+        self.log.extend(&digests);
+        say(&Note::Append(digests));
         entries.into_iter().try_for_each(|entry| self.node().append(entry))
     }
 
@@ -167,9 +197,77 @@ impl Workload {
         let HardState { term, commit_index, .. } = self.node().hard_state();
         let vote = [None, Some(NodeId(2))][self.rng.range(0, 2) as usize];
         let commit_index = Index(self.rng.range(commit_index.0, self.durable.max(commit_index.0) + 1));
-        let hard_state = HardState { term: Term(term.0 + 1), vote, commit_index };
+        self.set_hard_state(HardState { term: Term(term.0 + 1), vote, commit_index })
+    }
+
+    fn set_hard_state(&mut self, hard_state: HardState) -> Result<(), StorageError> {
         say(&Note::HardState(hard_state));
         self.node().set_hard_state(hard_state)
+    }
+
+    /// Some slices of a snapshot. One that is whole becomes the newest, unless the process dies over it.
+    fn snapshot(&mut self) -> Result<(), StorageError> {
+        if self.draft.is_some() && self.rng.range(0, 12) == 0 {
+            self.draft = None;
+            return self.node().drop_snapshot_draft();
+        }
+        if self.draft.is_none() && !self.begin_snapshot()? {
+            return Ok(());
+        }
+        let node = self.node.as_mut().expect("the storage is open");
+        let draft = self.draft.as_mut().expect("just begun, or there before");
+        while !draft.is_whole() {
+            draft.append(node, self.rng.range(1, 500_000) as usize)?;
+            if self.rng.range(0, 4) == 0 {
+                return Ok(());
+            }
+        }
+        self.publish()
+    }
+
+    /// Whether there was something to take a snapshot of, and space.
+    fn begin_snapshot(&mut self) -> Result<bool, StorageError> {
+        let is_own = self.rng.range(0, 3) > 0;
+        if !is_own && self.rng.range(0, 2) == 0 {
+            self.change_hard_state()?;
+        }
+        let node = self.node.as_mut().expect("the storage is open");
+        let draft = if is_own {
+            Draft::of_log(node, &self.log, &mut self.rng)
+        } else {
+            Some(Draft::of_leader(node, &self.log, &mut self.rng))
+        };
+        if let Some(draft) = draft
+            && draft.begin(node)?
+        {
+            self.draft = Some(draft);
+        }
+        Ok(self.draft.is_some())
+    }
+
+    fn publish(&mut self) -> Result<(), StorageError> {
+        let draft = self.draft.take().expect("it is whole");
+        let node = self.node.as_mut().expect("the storage is open");
+        let keeps_log = draft.is_of(node);
+        let covered = draft.covered().to_vec();
+        say(&Note::Publish { keeps_log, covered });
+        loop {
+            match node.finish_snapshot(draft.expected(), self.rng.range(1, 500_000) as usize)? {
+                SnapshotProgress::Done(_) => break,
+                SnapshotProgress::Damaged => panic!("the snapshot up to {} was not read back", draft.last()),
+                SnapshotProgress::More if self.rng.range(0, 12) == 0 => {
+                    self.node = None;
+                    return self.open();
+                }
+                SnapshotProgress::More => {}
+            }
+        }
+        say(&Note::Published);
+        if !keeps_log {
+            self.log = draft.covered().to_vec();
+        }
+        self.durable = self.durable.max(draft.last().index.0).min(self.log.len() as u64);
+        Ok(())
     }
 
     fn sync(&mut self) -> Result<(), StorageError> {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use keva::kv::command::{Command, Condition, Matcher};
 use keva::kv::store::Store;
-use keva::limits::{SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES};
+use keva::limits::{SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES};
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, NodeId, Term};
@@ -287,6 +287,30 @@ fn a_slice_is_bounded() {
     }
     assert!(written > 4_000);
     assert_eq!(cluster.replica_mut(node(1)).keep_house(500).expect("memory works"), Housekeeping::Done);
+}
+
+/// D17: an item that is larger than a slice is written in several.
+#[test]
+fn a_large_item_is_written_in_slices() {
+    let (mut cluster, _) = Cluster::with_snapshots(1, 5, 3_000, 1);
+    cluster.house = None;
+    let value = "v".repeat(5 * SNAPSHOT_SLICE_BYTES);
+    let write = cluster.start_write(node(1), "large", &value);
+    assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+    let mut written = Vec::new();
+    loop {
+        let left = cluster.replica_mut(node(1)).keep_house(SNAPSHOT_SLICE_BYTES).expect("memory works");
+        assert_eq!(left, Housekeeping::More);
+        let Some(draft) = cluster.replica(node(1)).status().snapshot_draft else { break };
+        written.push(draft.written);
+    }
+    let longest = written.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(written[0] <= SNAPSHOT_SLICE_BYTES as u64 && written.len() >= 5, "{written:?}");
+    assert!(longest <= Some(SNAPSHOT_SLICE_BYTES as u64), "{written:?}");
+    assert_eq!(
+        cluster.replica(node(1)).status().snapshot.map(|snapshot| snapshot.last.index),
+        Some(Index(2))
+    );
 }
 
 /// I7: while a snapshot is in the making, the log's growth is owed several times over, and paid by slices.

@@ -280,7 +280,8 @@ impl Process {
 
     /// As in a turn with nothing else to do: `keva::net::event_loop::house`. Says whether there is more to do.
     fn keep_house(&mut self, now: Millis) -> Result<bool, StorageError> {
-        if self.house_after.is_some_and(|after| now < after) {
+        let is_owed = self.replica.house_debt() >= self.slice_bytes / 4;
+        if self.house_after.is_some_and(|after| now < after) && !is_owed {
             return Ok(false);
         }
         Ok(self.work(now, self.slice_bytes)? == Housekeeping::More)
@@ -288,7 +289,7 @@ impl Process {
 
     /// As at the end of a busy turn.
     pub(crate) fn pay(&mut self, now: Millis) -> Result<(), StorageError> {
-        let debt = self.replica.snapshot_debt();
+        let debt = self.replica.house_debt();
         if debt >= self.slice_bytes / 4 {
             self.work(now, debt.min(SNAPSHOT_DEBT_BYTES_MAX))?;
         } else if now >= self.house_last.after(HOUSEKEEPING_PAUSE_MS) {

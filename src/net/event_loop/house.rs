@@ -21,6 +21,11 @@ pub(super) struct House {
 }
 
 impl House {
+    /// Whether [`House::keep`] would do something.
+    pub(super) fn is_due<S: Storage>(&self, now: Millis, replica: &Replica<S>) -> bool {
+        self.slice(now, replica.house_debt()).is_some()
+    }
+
     /// A slice, in a turn with nothing else to do. [`Housekeeping::More`]: do not sleep.
     ///
     /// # Errors
@@ -30,15 +35,25 @@ impl House {
         now: Millis,
         replica: &mut Replica<S>,
     ) -> Result<Housekeeping, StorageError> {
-        if self.after.is_some_and(|after| now < after) {
-            return Ok(Housekeeping::Later);
+        match self.slice(now, replica.house_debt()) {
+            Some(budget) => self.work(now, replica, budget),
+            None => Ok(Housekeeping::Later),
         }
-        // After a rest there is time for a larger part of what is read to see whether it is still right.
-        let budget = if self.after.is_some() { SCRUB_BYTES_PER_SECOND } else { SNAPSHOT_SLICE_BYTES };
-        self.work(now, replica, budget)
     }
 
-    /// What a busy turn owes, at its end: the more the log grows, the more of the snapshot is written.
+    /// How much a turn with nothing else to do does, in bytes. What is owed does not wait for the next appointment: the
+    /// log's growth may have come right behind the last one.
+    fn slice(&self, now: Millis, debt: usize) -> Option<usize> {
+        match self.after {
+            None => Some(SNAPSHOT_SLICE_BYTES),
+            Some(_) if debt >= SNAPSHOT_DEBT_BYTES_MIN => Some(SNAPSHOT_SLICE_BYTES),
+            // After a rest there is time for a larger part of what is read to see whether it is still right.
+            Some(after) => (now >= after).then_some(SCRUB_BYTES_PER_SECOND),
+        }
+    }
+
+    /// What a busy turn owes, at its end: the more the log grows, the more of the snapshot is written, and of the log's
+    /// next file.
     ///
     /// # Errors
     /// When the storage fails.
@@ -47,7 +62,7 @@ impl House {
         now: Millis,
         replica: &mut Replica<S>,
     ) -> Result<(), StorageError> {
-        if let Some(budget) = self.owed(now, replica.snapshot_debt()) {
+        if let Some(budget) = self.owed(now, replica.house_debt()) {
             self.work(now, replica, budget)?;
         }
         Ok(())
@@ -94,6 +109,16 @@ mod tests {
         assert_eq!(house.owed(now, SNAPSHOT_DEBT_BYTES_MIN - 1), None);
         assert_eq!(house.owed(now, SNAPSHOT_DEBT_BYTES_MIN), Some(SNAPSHOT_DEBT_BYTES_MIN));
         assert_eq!(house.owed(now, 100 << 20), Some(SNAPSHOT_DEBT_BYTES_MAX));
+    }
+
+    /// What the log's growth asks for is begun at once when there is time, and little things at their time.
+    #[test]
+    fn an_idle_turn_does_not_put_off_what_is_owed() {
+        let rests = House { after: Some(Millis(6_000)), last: Millis(5_000) };
+        assert_eq!(rests.slice(Millis(5_001), SNAPSHOT_DEBT_BYTES_MIN - 1), None);
+        assert_eq!(rests.slice(Millis(5_001), SNAPSHOT_DEBT_BYTES_MIN), Some(SNAPSHOT_SLICE_BYTES));
+        assert_eq!(rests.slice(Millis(6_000), 0), Some(SCRUB_BYTES_PER_SECOND));
+        assert_eq!(House { after: None, ..rests }.slice(Millis(5_001), 0), Some(SNAPSHOT_SLICE_BYTES));
     }
 
     /// A node that is never idle keeps house all the same, unless there is nothing to do yet.

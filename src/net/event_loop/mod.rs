@@ -20,9 +20,9 @@
 //! A failed storage ends the loop in the middle of the turn, so that nothing else leaves the node.
 //!
 //! Work that has time - the snapshot of the state machine, the log's next file, reading files to see whether they are
-//! still right - is done in slices, in turns that would sleep. While a snapshot is in the making and the log grows, a
-//! slice follows every busy turn too, as large as the log's growth asks: the log cannot run away from the snapshot that
-//! is to make it shorter.
+//! still right - is done in slices, in turns that would sleep, after a look at the sockets. While the log grows, slices
+//! follow busy turns too, as large as its growth asks: it cannot run away from the snapshot that is to make it shorter,
+//! nor from its next file.
 //!
 //! Tables: [`clients`] and [`crate::net::peer`] know their sockets; this module moves what they say to the replica and
 //! back.

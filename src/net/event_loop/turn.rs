@@ -67,14 +67,20 @@ impl<S: Storage> EventLoop<S> {
 
     /// Sleeps until there is something to do, unless there is already. The rest of the turn happens at the time that
     /// this returns.
+    ///
+    /// The turn that just ended may have been long, so this looks at the clock and not at that turn's time.
     fn wait(&mut self) -> Result<Millis, RunError> {
-        let timeout = self.timeout()?;
+        let now = self.clock.now();
+        let sleep = if self.has_work() || self.next_deadline() <= now {
+            Some(Some(Duration::ZERO))
+        } else {
+            // The housekeeping has looked at the sockets already.
+            (self.keep_house(now)? != Housekeeping::More).then(|| self.time_to_sleep(now))
+        };
         let is_making_snapshot = self.replica.raft().storage().snapshot_draft().is_some();
         self.turns.end(self.clock.elapsed(), is_making_snapshot);
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.events.clear(),
-            Err(source) => return Err(RunError::System { action: "wait for sockets", source }),
+        if let Some(timeout) = sleep {
+            self.look_at_sockets(timeout)?;
         }
         let woken = self.clock.elapsed();
         self.turns.begin(woken);
@@ -85,18 +91,35 @@ impl<S: Storage> EventLoop<S> {
         Ok(Clock::millis(woken))
     }
 
-    /// How long to sleep: not at all when work is left. Time that would be slept goes to the housekeeping.
-    ///
-    /// The turn that just ended may have been long, so this looks at the clock and not at that turn's time.
-    fn timeout(&mut self) -> Result<Option<Duration>, RunError> {
-        let now = self.clock.now();
-        let is_busy = self.has_work() || self.next_deadline() <= now;
-        if is_busy || self.house.keep(now, &mut self.replica)? == Housekeeping::More {
-            return Ok(Some(Duration::ZERO));
+    fn look_at_sockets(&mut self, timeout: Option<Duration>) -> Result<(), RunError> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            Err(source) => Err(RunError::System { action: "wait for sockets", source }),
         }
+    }
+
+    /// Time that would be slept goes to the housekeeping, if no socket has anything to say. [`Housekeeping::More`]: this
+    /// is no turn to sleep in.
+    fn keep_house(&mut self, now: Millis) -> Result<Housekeeping, RunError> {
+        if !self.house.is_due(now, &self.replica) {
+            return Ok(Housekeeping::Later);
+        }
+        self.look_at_sockets(Some(Duration::ZERO))?;
+        if !self.events.is_empty() {
+            return Ok(Housekeeping::More);
+        }
+        Ok(self.house.keep(now, &mut self.replica)?)
+    }
+
+    /// `None`: until a socket has something to say.
+    fn time_to_sleep(&self, now: Millis) -> Option<Duration> {
         // A snapshot that became whole may have left something to do.
         let deadline = self.next_deadline().min(self.house.next_deadline().unwrap_or(Millis::NEVER));
-        Ok((deadline < Millis::NEVER).then(|| Duration::from_millis(deadline.0.saturating_sub(now.0))))
+        (deadline < Millis::NEVER).then(|| Duration::from_millis(deadline.0.saturating_sub(now.0)))
     }
 
     fn has_work(&self) -> bool {
