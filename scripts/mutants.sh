@@ -53,7 +53,7 @@ tests_for() {
     chunk-of-another-snapshot | snapshot-answer-before-sync) echo raft_stories raft_tables ;;
     gap-behind-snapshot-accepted | log-begun-before-snapshot | log-kept-over-conflict | snapshot-before-hard-state | \
         start-over-keeps-terms)
-        echo storage_snapshots storage_model
+        echo storage_snapshots storage_snapshot_damage storage_model
         ;;
     moved-before-standing) echo storage_repair ;;
     reserve-used-by-growth) echo storage_full ;;

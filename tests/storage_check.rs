@@ -14,7 +14,7 @@ use keva::limits::{SCRUB_PAUSE_CALLS, SNAPSHOT_CHUNK_BYTES};
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, Term};
 use keva::storage::{CheckReport, DataDir, LogStorage, Region, check, check_files, watch_for_bus_errors};
-use support::sim_region::{Faults, SimDisk};
+use support::sim_disk::{Faults, SimDisk};
 use support::storage_fixture::{append, append_synced, must_open, open, options, set_term, take_snapshot};
 
 const SNAPSHOT: &str = "snap-00000000000000000030-00000000000000000001.snap";

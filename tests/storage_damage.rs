@@ -8,7 +8,7 @@ use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, Term};
 use keva::storage::{LogStorage, StorageOptions};
 use keva::util::rng::Rng;
-use support::sim_region::{Faults, SimDisk};
+use support::sim_disk::{Faults, SimDisk};
 use support::storage_fixture::{
     append, append_synced, contents, entry_bytes, membership, must_open, open, options, set_term,
 };

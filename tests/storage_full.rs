@@ -7,7 +7,7 @@ mod support;
 use keva::raft::storage::{Housekeeping, Purpose, Storage};
 use keva::raft::types::{HardState, Index, NodeId, Term};
 use keva::util::rng::Rng;
-use support::sim_region::{Faults, SimDisk};
+use support::sim_disk::{Faults, SimDisk};
 use support::storage_fixture::{
     SMALL_SEGMENT_BYTES, SimStorage, append, contents, must_open, open, set_term,
 };

@@ -6,7 +6,7 @@ mod support;
 
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{HardState, Index, NodeId, Term};
-use support::sim_region::{Faults, SimDisk};
+use support::sim_disk::{Faults, SimDisk};
 use support::storage_driver::Driver;
 use support::storage_fixture::{append, append_synced, contents, must_open, open, set_term};
 

@@ -8,7 +8,7 @@ use keva::raft::storage::{Housekeeping, Purpose, Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, NodeId, Standing, Term};
 use keva::storage::{LogStorage, Membership, RecoveryReport, StorageOptions};
 use keva::util::rng::Rng;
-use support::sim_region::{Faults, SimDisk};
+use support::sim_disk::{Faults, SimDisk};
 use support::storage_fixture::{
     SMALL_SEGMENT_BYTES, SimStorage, append_synced, contents, membership, must_open, open, options, set_term,
     snapshot_contents, take_snapshot,

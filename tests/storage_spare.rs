@@ -7,7 +7,7 @@ use keva::limits::SNAPSHOT_CHUNK_BYTES;
 use keva::raft::storage::{Housekeeping, Purpose, Storage};
 use keva::raft::types::EntryId;
 use keva::storage::{LogStorage, StorageOptions};
-use support::sim_region::{Faults, SimDisk};
+use support::sim_disk::{Faults, SimDisk};
 use support::storage_fixture::{SimStorage, append, options, set_term, take_snapshot};
 
 const SEGMENT_BYTES: usize = 128 << 10;

@@ -62,9 +62,10 @@ impl fmt::Display for RecoveryReport {
             return f.write_str("made a new working directory");
         }
         if let Some(SetAside { damage, prefix, files }) = &self.set_aside {
+            let files = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
             return write!(
                 f,
-                "{damage}. Term and vote are intact; log and snapshots are set aside ({files} files, {prefix}*). The node \
+                "{damage}. Term and vote are intact; log and snapshots are set aside ({files}, {prefix}*). The node \
                  gets everything again from the other nodes; it does not vote before it has, and removes those files then"
             );
         }
@@ -311,7 +312,8 @@ fn check_beginning(
     let base = header.base_index;
     let detail = match snapshot {
         Some(last) => format!(
-            "the log begins with entry {base} behind {start}, and the newest snapshot, {}, ends with {last}:              a newer snapshot or older segments are missing",
+            "the log begins with entry {base} behind {start}, and the newest snapshot, {}, ends with {last}: \
+             a newer snapshot or older segments are missing",
             snapshot_name(last)
         ),
         None => format!(

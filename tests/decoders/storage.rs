@@ -9,7 +9,7 @@ use keva::util::time::Millis;
 
 use crate::bytes::{below, noise, number, one_in, pick, put_u32, u32_at};
 use crate::driver::drive;
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::support::storage_fixture::{SimStorage, append_synced, contents, must_open, open, set_term};
 
 const SEGMENT_HEADER_BYTES: usize = 4096;

@@ -164,12 +164,7 @@ impl Tally {
         format!(
             "{} images of {} lives kept every promise; {mean:.0} ms per image; {} writes, {} flushes, {} snapshots of \
              the log and {} in its place recorded",
-            self.images,
-            self.lives,
-            self.writes,
-            self.flushes,
-            self.log_snapshots,
-            self.installed_snapshots
+            self.images, self.lives, self.writes, self.flushes, self.log_snapshots, self.installed_snapshots
         )
     }
 }

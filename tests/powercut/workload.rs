@@ -171,7 +171,8 @@ impl Workload {
     fn removable_behind(&mut self) -> u64 {
         let node = self.node.as_mut().expect("the storage is open");
         let newest = node.snapshot().map_or(0, |meta| meta.last.index.0);
-        let draft = self.draft.as_ref().filter(|draft| draft.is_of(node)).map_or(0, |draft| draft.last().index.0);
+        let draft =
+            self.draft.as_ref().filter(|draft| draft.is_of(node)).map_or(0, |draft| draft.last().index.0);
         node.hard_state().commit_index.0.max(newest).max(draft)
     }
 

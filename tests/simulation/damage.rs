@@ -4,7 +4,7 @@ use keva::raft::entry::Entry;
 
 use crate::faults::Faults;
 use crate::plan::{Class, Plan};
-use crate::support::sim_region::{BLOCK_BYTES, SimDisk};
+use crate::support::sim_disk::{BLOCK_BYTES, SimDisk};
 
 /// The size of the hard state's first copy, and where the second begins.
 const SLOT_BYTES: usize = 4096;

@@ -8,7 +8,7 @@ use crate::marks::Mark;
 use crate::node::Node;
 use crate::plan::{CLASSES, Class, exponential, stream};
 use crate::storms::Storms;
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 
 /// How a process ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

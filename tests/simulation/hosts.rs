@@ -10,7 +10,7 @@ use crate::faults::{Death, Order};
 use crate::marks::Mark;
 use crate::node::Clock;
 use crate::plan::{Class, exponential};
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::world::World;
 
 impl World {

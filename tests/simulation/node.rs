@@ -19,7 +19,7 @@ use crate::env::Env;
 use crate::links::Links;
 use crate::plan::{Class, Plan, stream};
 use crate::sessions::Sessions;
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::support::storage_fixture::SimStorage;
 use crate::turn::Step;
 

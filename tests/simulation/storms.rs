@@ -5,7 +5,7 @@ use crate::faults::{Death, Faults, Order};
 use crate::marks::Mark;
 use crate::node::Node;
 use crate::plan::{Class, exponential};
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use keva::raft::types::RoleName;
 
 /// What is going on.

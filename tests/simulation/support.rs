@@ -5,6 +5,8 @@
 pub mod history;
 #[path = "../support/linearizability.rs"]
 pub mod linearizability;
+#[path = "../support/sim_disk.rs"]
+pub mod sim_disk;
 #[path = "../support/sim_region.rs"]
 pub mod sim_region;
 #[path = "../support/storage_fixture.rs"]

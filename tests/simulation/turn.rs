@@ -14,7 +14,7 @@ use crate::env::Env;
 use crate::marks::Mark;
 use crate::node::{Halt, Node, Process};
 use crate::plan::exponential;
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::support::storage_fixture::SimStorage;
 
 /// A step of a turn, named as in the production loop.

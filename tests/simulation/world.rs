@@ -9,7 +9,7 @@ use crate::faults::{Death, Faults, Order};
 use crate::marks::{Mark, Marks};
 use crate::node::{Halt, Node};
 use crate::plan::{CLASSES, Class, Plan, stream};
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::support::{linearizability, witness};
 use crate::users::{Load, User};
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 pub mod cluster;
+pub mod disks;
 pub mod failover;
 pub mod history;
 pub mod history_client;
@@ -19,6 +20,7 @@ pub mod raft_cluster;
 pub mod raft_story;
 pub mod raft_text;
 pub mod relay;
+pub mod sim_disk;
 pub mod sim_region;
 pub mod storage_driver;
 pub mod storage_fixture;

@@ -6,7 +6,7 @@ use keva::raft::storage::{SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage
 use keva::raft::types::{EntryId, HardState, Index, NodeId, Term};
 use keva::util::rng::Rng;
 
-use super::sim_region::{Faults, SimDisk};
+use super::sim_disk::{Faults, SimDisk};
 use super::storage_fixture::{
     SMALL_MARGIN_BYTES, SMALL_SEGMENT_BYTES, SimStorage, append, contents, open, snapshot_contents,
 };

@@ -10,7 +10,8 @@ use keva::storage::{Directory, LogStorage, Membership, RecoveryReport, StorageOp
 use keva::util::hash::fnv1a_64;
 use keva::util::rng::Rng;
 
-use super::sim_region::{SimDirectory, SimDisk};
+use super::sim_disk::SimDisk;
+use super::sim_region::SimDirectory;
 
 /// The storage that runs on a simulated disk.
 pub type SimStorage = LogStorage<SimDirectory>;

@@ -59,12 +59,12 @@ impl fmt::Display for RunError {
             RunError::Storage(error) if error.is_disk_full() => {
                 write!(f, "{error}; the node stops at once, because it cannot keep what it would promise")
             }
-            RunError::Storage(error @ StorageError::Damaged { .. }) => write!(
-                f,
-                "{error}; the node stops at once, before anybody relies on that: see to the disk, then start it again; a \
-                 node of a cluster then gets from the others what it has lost"
-            ),
-            RunError::Storage(error) => write!(
+            // These say themselves what to do.
+            RunError::Storage(error @ StorageError::Damaged { .. }) => {
+                write!(f, "the node stops at once, before anybody relies on what is damaged: {error}")
+            }
+            RunError::Storage(error @ StorageError::Refused(_)) => error.fmt(f),
+            RunError::Storage(error @ StorageError::Io { .. }) => write!(
                 f,
                 "{error}; the node stops at once, because nobody can tell what the disk holds: see to the disk, then \
                  start it again"
@@ -190,12 +190,18 @@ mod tests {
         }
     }
 
+    /// What the storage says about damage or a refusal says already what to do: nothing is added to it.
     #[test]
     fn damage_is_no_riddle() {
-        let damaged = StorageError::Damaged { file: "d/f".into(), offset: 7, detail: "wrong".into() };
-        let text = RunError::Storage(damaged).to_string();
-        assert!(text.contains("d/f is damaged at byte 7: wrong; the node stops at once"), "{text}");
-        assert!(text.contains("start it again") && text.contains("gets from the others"), "{text}");
+        let detail = "wrong. Start the node again: it mends it.".into();
+        let damaged = StorageError::Damaged { file: "d/f".into(), offset: 7, detail };
+        assert_eq!(
+            RunError::Storage(damaged).to_string(),
+            "the node stops at once, before anybody relies on what is damaged: d/f is damaged at byte 7: wrong. Start \
+             the node again: it mends it."
+        );
+        let refused = RunError::Storage(StorageError::Refused("too new: start a newer Keva".into()));
+        assert_eq!(refused.to_string(), "too new: start a newer Keva");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use keva::raft::entry::{ENTRY_HEADER_BYTES, Entry};
 use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
 
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 
 const HEADER_BYTES: usize = 4096;
 const PREFIX_BYTES: usize = 16;

@@ -15,7 +15,7 @@ use super::record::{Decision, Record};
 use super::snapshots::Snapshots;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::support::storage_fixture::SimStorage;
 
 /// What was seen of a node when it was looked at last.

@@ -10,7 +10,7 @@ use keva::replica::replica::Replica;
 
 use crate::marks::{Mark, Marks};
 use crate::plan::{Class, Plan};
-use crate::support::sim_region::SimDisk;
+use crate::support::sim_disk::SimDisk;
 use crate::support::storage_fixture::SimStorage;
 
 /// What was seen of a node's snapshots when it was looked at last.
