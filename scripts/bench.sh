@@ -17,13 +17,13 @@ machine's processors; let nothing else run.
 Options:
   --only PARTS         some of: throughput,latency,idle,failover,size [default: these],
                        growth,keys,rejoin,amplification
-  --seconds N          seconds per throughput and latency measurement [default: 10]
-  --idle-seconds N     seconds without requests for the idle measurement [default: 60]
+  --seconds N          seconds per measurement under load [default: 10]
+  --idle-seconds N     seconds per measurement without requests [default: 60]
   --connections N      client connections for the throughput [default: 64]
   --value-bytes N      length of the values in bytes [default: 256]
   --overwrites N       of growth: how many overwrites [default: 1000000]
   --overwritten-keys N of growth: of how many keys [default: 1000]
-  --keys N             of keys and rejoin: how many keys [default: 1000000]
+  --keys N             of keys, rejoin and amplification: how many keys [default: 1000000]
   --key-value-bytes N  of keys and rejoin: length of their values in bytes [default: 100]
   --rounds N           how often the leader is killed, and how often it is asked to stop [default: 20]
   --directory DIR      the nodes' data goes into a new directory in DIR, so this chooses the disk that

@@ -39,7 +39,7 @@ fn action(method: &str, target: &str, headers: &str, body: &str) -> Action {
 fn submit(method: &str, target: &str, headers: &str, body: &str) -> (Request, Option<u64>, Render) {
     match action(method, target, headers, body) {
         Action::Submit { request, timeout_ms, render } => (request, timeout_ms, render),
-        Action::Status(_) => panic!("{method} {target} asks for the status"),
+        Action::Status(_) | Action::Metrics => panic!("{method} {target} asks for the status"),
     }
 }
 
@@ -185,6 +185,7 @@ fn requests_for_the_node() {
         (request, timeout_ms, render),
         (Request::Barrier, Some(2_000), Render::Ready { verbose: true })
     );
+    assert_eq!(action("GET", "/metrics", "", ""), Action::Metrics);
     assert_eq!(action("GET", "/v1/cluster", "", ""), Action::Status(StatusPage::Cluster));
     assert_eq!(action("GET", "/v1/cluster/leader?timeout=1s", "", ""), Action::Status(StatusPage::Leader));
 }
@@ -341,12 +342,13 @@ fn nothing_is_ignored() {
         ("GET", "/v1/storage/keys?prefix=a", "", 404, "no-such-path"),
         ("DELETE", "/v1/storage/keys?prefix=a", "", 404, "no-such-path"),
         ("POST", "/v1/storage/txn", "", 404, "no-such-path"),
-        ("GET", "/metrics", "", 404, "no-such-path"),
         ("GET", "/v1/snapshot", "", 404, "no-such-path"),
         ("GET", "/v1/storage/key", "", 404, "no-such-path"),
         ("GET", "/v1/storage%2Fkey/k", "", 404, "no-such-path"),
         ("GET", "/livez/", "", 404, "no-such-path"),
         ("GET", "/livez?verbose", "", 400, "unknown-parameter"),
+        ("GET", "/metrics?name=keva_term", "", 400, "unknown-parameter"),
+        ("POST", "/metrics", "", 405, "method-not-allowed"),
         ("PATCH", K, "", 405, "method-not-allowed"),
         ("POST", "/v1/cluster/leader?to=host2", "", 405, "method-not-allowed"),
         ("POST", "/livez", "", 405, "method-not-allowed"),

@@ -15,6 +15,7 @@ pub mod event_loop;
 pub mod frame;
 pub mod http;
 pub mod listener;
+pub mod metrics;
 pub mod peer;
 pub mod resolver;
 pub mod signals;

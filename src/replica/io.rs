@@ -6,7 +6,9 @@ pub use crate::kv::outcome::{Applied, OperationResult, Refusal, TransactionResul
 pub use crate::kv::range::KeyRange;
 pub use crate::kv::store::{Item, Page};
 use crate::raft::message::Envelope;
-pub use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotMeta, Storage, StorageError};
+pub use crate::raft::storage::{
+    Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
+};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
 pub use crate::raft::types::{RoleName, Standing};
 use crate::util::time::Millis;

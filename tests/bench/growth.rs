@@ -1,11 +1,11 @@
 //! What the working directories and the memory of the nodes do over a long time, and what snapshots cost.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Options;
 use super::generator::{Keys, Kind, Outcome, Plan, run};
+use super::report::{is_making_snapshot, longest_turn, page, wait_while_making};
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::table::{Table, mebibytes, microseconds, seconds};
 use super::usage::{Usage, directory_bytes};
@@ -124,11 +124,17 @@ pub fn keys(options: &Options) {
     assert!(outcome.refused.is_empty(), "not every answer was a 200: {:?}", outcome.refused);
     table.row(vec!["writing them".into(), seconds(outcome.elapsed)]);
 
-    // More writes until every node has taken a snapshot of all the keys.
-    let (took, quiet, busy) = snapshot_under_load(options, &mut cluster, leader);
-    table.row(vec!["a snapshot on the leader, under load".into(), seconds(took)]);
-    table.row(vec!["longest stale read in that time".into(), microseconds(busy)]);
-    table.row(vec!["longest stale read without a snapshot".into(), microseconds(quiet)]);
+    let idle = snapshot_while_idle(options, &cluster, leader);
+    let busy = snapshot_under_load(options, &cluster, leader);
+    for (name, run) in [("idle", &idle), ("under load", &busy)] {
+        table.row(vec![format!("a snapshot on the leader, {name}"), seconds(run.took)]);
+        table.row(vec![format!("longest turn in that time, {name}"), run.making.clone()]);
+        table.row(vec![format!("longest turn without a snapshot, {name}"), run.plain.clone()]);
+    }
+    table.row(vec![
+        "longest stale read during the snapshot under load".into(),
+        microseconds(busy.longest_read),
+    ]);
     let memory = Usage::of(cluster.node(leader).pid());
     table.row(vec!["memory of the leader, without mapped files".into(), mebibytes(memory.anonymous_bytes)]);
     table.row(vec!["directory of the leader".into(), mebibytes(directory(&mut cluster, leader))]);
@@ -155,15 +161,39 @@ fn fill_plan(options: &Options, cluster: &Cluster) -> Plan {
     }
 }
 
-/// Overwrites keys until the leader has begun and ended a snapshot. Returns how long that took, and the longest stale
-/// read of the leader before and meanwhile.
-fn snapshot_under_load(
-    options: &Options,
-    cluster: &mut Cluster,
-    leader: usize,
-) -> (Duration, Duration, Duration) {
+/// A snapshot of the leader, watched.
+struct SnapshotRun {
+    took: Duration,
+    /// The longest turn of the leader while it made the snapshot.
+    making: String,
+    /// The longest turn with the same load and no snapshot.
+    plain: String,
+    longest_read: Duration,
+}
+
+/// Overwrites keys until the leader has begun a snapshot, and then leaves it alone until the snapshot is there.
+fn snapshot_while_idle(options: &Options, cluster: &Cluster, leader: usize) -> SnapshotRun {
     let address = cluster.client_address(leader);
-    let node_directory = cluster.node(leader).working_directory().to_owned();
+    let duration = Duration::from_millis(50);
+    let plan = Plan { keys: Keys::Shared(options.keys), duration, ..fill_plan(options, cluster) };
+    wait_while_making(address);
+    while !is_making_snapshot(&page(address)) {
+        run(&plan).unwrap_or_else(|error| panic!("load generator: {error}"));
+    }
+    let before = page(address);
+    assert!(is_making_snapshot(&before), "the snapshot was ready before the load had ended: take more keys");
+    let start = Instant::now();
+    let after = wait_while_making(address);
+    let took = start.elapsed();
+    std::thread::sleep(Duration::from_secs(options.seconds));
+    let making = longest_turn(&before, &after, "making");
+    let plain = longest_turn(&after, &page(address), "none");
+    SnapshotRun { took, making, plain, longest_read: Duration::ZERO }
+}
+
+/// Overwrites keys until the leader has begun and ended a snapshot, and reads from it all the time.
+fn snapshot_under_load(options: &Options, cluster: &Cluster, leader: usize) -> SnapshotRun {
+    let address = cluster.client_address(leader);
     let plan = Plan { keys: Keys::Shared(options.keys), duration: SLICE, ..fill_plan(options, cluster) };
     let stale = Plan {
         nodes: vec![address],
@@ -171,61 +201,35 @@ fn snapshot_under_load(
         kind: Kind::StaleRead,
         keys: Keys::Shared(options.keys),
         value_bytes: 0,
-        duration: Duration::from_millis(200),
+        duration: Duration::from_millis(100),
     };
     let look = |plan: &Plan| run(plan).unwrap_or_else(|error| panic!("load generator: {error}"));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
-                run(&plan).unwrap_or_else(|error| panic!("load generator: {error}"));
+                look(&plan);
             }
         });
-        let (mut quiet, mut busy) = (Duration::ZERO, Duration::ZERO);
-        let mut begun = None;
-        let took = loop {
-            let before = snapshots(&node_directory);
-            let longest = look(&stale).percentile(1.0);
-            let is_writing = before.is_writing && snapshots(&node_directory).is_writing;
-            match (&begun, is_writing) {
-                (None, true) => begun = Some((Instant::now(), before.newest)),
-                (None, false) => quiet = quiet.max(longest),
-                (Some(_), true) => busy = busy.max(longest),
-                (Some((start, newest)), false) => {
-                    if snapshots(&node_directory).newest != *newest {
-                        break start.elapsed();
-                    }
-                }
+        let before = wait_while_making(address);
+        while !is_making_snapshot(&page(address)) {
+            look(&stale);
+        }
+        let start = Instant::now();
+        let mut longest_read = Duration::ZERO;
+        let after = loop {
+            longest_read = longest_read.max(look(&stale).percentile(1.0));
+            let page = page(address);
+            if !is_making_snapshot(&page) {
+                break page;
             }
         };
+        let took = start.elapsed();
         done.store(true, Ordering::SeqCst);
         load.join().expect("the load does not fail");
-        (took, quiet, busy)
+        let longest = |snapshot| longest_turn(&before, &after, snapshot);
+        SnapshotRun { took, making: longest("making"), plain: longest("none"), longest_read }
     })
-}
-
-/// The snapshots in a working directory, by the names of the files.
-struct Snapshots {
-    newest: String,
-    is_writing: bool,
-}
-
-fn snapshots(directory: &Path) -> Snapshots {
-    let mut found = Snapshots { newest: String::new(), is_writing: false };
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("snap-") {
-            found.newest = found.newest.max(name);
-        } else if name == "snapshot.tmp" {
-            let modified = entry.metadata().and_then(|metadata| metadata.modified());
-            // A file that is only kept for the next snapshot is not being written.
-            found.is_writing = modified
-                .ok()
-                .and_then(|at| at.elapsed().ok())
-                .is_some_and(|age| age < Duration::from_millis(300));
-        }
-    }
-    found
 }
 
 fn directory(cluster: &mut Cluster, position: usize) -> u64 {
@@ -279,30 +283,5 @@ pub fn rejoin(options: &Options) {
     table.row(vec!["while the third is restored".into(), format!("{:.0}", meanwhile.rate())]);
     table.row(vec!["of three nodes".into(), format!("{:.0} %", 100.0 * meanwhile.rate() / normal.rate())]);
     table.row(vec!["back as a voter after".into(), seconds(back)]);
-    table.print();
-}
-
-/// See the program's help: bytes that the kernel counts as written, per write.
-pub fn amplification(options: &Options) {
-    let mut cluster = cluster(options, "");
-    let leader = cluster.leader();
-    let title =
-        "Bytes that a node has written (/proc/PID/io), per write of a value of 100 bytes, one per second";
-    let mut table = Table::new(title, &["node", "bytes per write"]);
-    let mut client = cluster.client(leader);
-    // What a start leaves to do is over by then.
-    std::thread::sleep(Duration::from_secs(3));
-    let before: Vec<Usage> = (0..3).map(|position| Usage::of(cluster.node(position).pid())).collect();
-    for number in 0..options.idle_seconds {
-        let answer = client.request("PUT", &format!("/v1/storage/key/slow/{number}"), &[], &[b'v'; 100]);
-        assert_eq!(answer.map(|answer| answer.status).ok(), Some(200));
-        std::thread::sleep(Duration::from_secs(1));
-    }
-    for (position, before) in before.into_iter().enumerate() {
-        let used = Usage::of(cluster.node(position).pid()) - before;
-        let role = if position == leader { "leader" } else { "follower" };
-        let each = used.dirtied_bytes / options.idle_seconds;
-        table.row(vec![format!("host{} ({role})", position + 1), each.to_string()]);
-    }
     table.print();
 }

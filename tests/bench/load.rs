@@ -4,9 +4,11 @@
 
 #![allow(unreachable_pub, reason = "modules of one program")]
 
+mod amplification;
 mod disk;
 mod generator;
 mod growth;
+mod report;
 mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
@@ -32,11 +34,11 @@ enum Part {
     Size,
     /// Overwrites for a long time: working directory and memory, and what snapshots cost.
     Growth,
-    /// Many keys: snapshot, restart, memory.
+    /// Many keys: snapshot and the longest turns meanwhile, restart, memory.
     Keys,
     /// A follower loses its disk under load.
     Rejoin,
-    /// Bytes written to the disk by single writes, one per second.
+    /// Bytes written to the disk: by single writes, one per second; under full load; when idle.
     Amplification,
 }
 
@@ -50,10 +52,10 @@ struct Options {
     /// Only these parts of the report
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = USUAL_PARTS)]
     only: Vec<Part>,
-    /// Seconds per throughput and latency measurement
+    /// Seconds per measurement under load
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Seconds without requests for the idle measurement
+    /// Seconds per measurement without requests
     #[arg(long, default_value_t = 60)]
     idle_seconds: u64,
     /// Client connections
@@ -71,7 +73,7 @@ struct Options {
     /// Keys that the growth part overwrites
     #[arg(long, default_value_t = 1_000)]
     overwritten_keys: usize,
-    /// Keys of the keys and rejoin parts
+    /// Keys of the keys, rejoin and amplification parts
     #[arg(long, default_value_t = 1_000_000)]
     keys: usize,
     /// Length of their values in bytes
@@ -102,7 +104,7 @@ fn main() {
             Part::Growth => growth::growth(&options),
             Part::Keys => growth::keys(&options),
             Part::Rejoin => growth::rejoin(&options),
-            Part::Amplification => growth::amplification(&options),
+            Part::Amplification => amplification::amplification(&options),
         }
     }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

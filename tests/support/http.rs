@@ -6,11 +6,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use keva::kv::command::{Command, Condition, Matcher};
-use keva::net::api::{Action, ClusterView, Health, MemberView, NodeView, render, render_status};
+use keva::net::api::{
+    Action, ClusterView, Health, MemberView, MetricsView, NodeView, render, render_metrics, render_status,
+};
 use keva::net::client::{Call, ClientConnection, ClientContext, ClientLimits};
 use keva::net::http::response::Response;
+use keva::net::metrics::{Responses, StorageUse, Traffic, TurnTimes};
 use keva::raft::types::{EntryId, Index, NodeId, Term};
-use keva::replica::io::{Item, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket};
+use keva::replica::io::{InFlight, Item, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket};
 use keva::util::time::Millis;
 
 /// Longest value in these tests.
@@ -42,41 +45,57 @@ fn holds(condition: &Condition, current: Option<Index>) -> bool {
 
 impl TestNode {
     pub fn answer(&mut self, action: Action) -> Response {
+        let member = MemberView {
+            id: NodeId(1),
+            identity: "host1",
+            address: "10.0.0.1",
+            keva_port: 1,
+            user_port: 2,
+            connected: true,
+            last_contact: None,
+            version: None,
+        };
+        let cluster = ClusterView { now: Millis(0), members: &[member] };
         match action {
-            Action::Status(page) => {
-                let member = MemberView {
-                    id: NodeId(1),
-                    identity: "host1",
-                    address: "10.0.0.1",
-                    keva_port: 1,
-                    user_port: 2,
-                    connected: true,
-                    last_contact: None,
-                    version: None,
+            Action::Status(page) => render_status(page, &self.status(), &cluster, &view()),
+            Action::Metrics => {
+                let metrics = MetricsView {
+                    in_flight: InFlight::default(),
+                    synced_index: Index(self.revision),
+                    log_bytes: 0,
+                    client_connections: 1,
+                    responses: &Responses::default(),
+                    client_traffic: &Traffic::default(),
+                    peer_traffic: &Traffic::default(),
+                    storage: &StorageUse::default(),
+                    turns: &TurnTimes::default(),
                 };
-                let status = ReplicaStatus {
-                    id: NodeId(1),
-                    role: RoleName::Leader,
-                    term: Term(3),
-                    leader: Some(NodeId(1)),
-                    commit_index: Index(self.revision),
-                    applied_index: Index(self.revision),
-                    last_index: Index(self.revision),
-                    log_start: EntryId::default(),
-                    snapshot: None,
-                    snapshot_draft: None,
-                    standing: Standing::Voter,
-                    is_full: false,
-                    leader_is_full: false,
-                    keys: self.items.len() as u64,
-                    peers: Vec::new(),
-                };
-                render_status(page, &status, &ClusterView { now: Millis(0), members: &[member] }, &view())
+                render_metrics(&metrics, &self.status(), &cluster, &view())
             }
             Action::Submit { request, render: how, .. } => {
                 let outcome = self.apply(request);
                 render(how, reply(self.revision, outcome), &view())
             }
+        }
+    }
+
+    fn status(&self) -> ReplicaStatus {
+        ReplicaStatus {
+            id: NodeId(1),
+            role: RoleName::Leader,
+            term: Term(3),
+            leader: Some(NodeId(1)),
+            commit_index: Index(self.revision),
+            applied_index: Index(self.revision),
+            last_index: Index(self.revision),
+            log_start: EntryId::default(),
+            snapshot: None,
+            snapshot_draft: None,
+            standing: Standing::Voter,
+            is_full: false,
+            leader_is_full: false,
+            keys: self.items.len() as u64,
+            peers: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ pub mod linearizability;
 pub mod lone_node;
 pub mod loopback;
 pub mod memory_storage;
+pub mod metrics;
 pub mod node_process;
 pub mod original;
 pub mod raft_checks;

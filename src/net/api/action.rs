@@ -21,6 +21,8 @@ pub enum Action {
     },
     /// Describe the cluster with [`super::render_status`]. Answered at once.
     Status(StatusPage),
+    /// Say what the node counts with [`super::render_metrics`]. Answered at once.
+    Metrics,
 }
 
 impl Action {
@@ -29,7 +31,7 @@ impl Action {
     pub fn value_bytes(&self) -> usize {
         match self {
             Action::Submit { request: Request::Write(write), .. } => write.command.value_len(),
-            Action::Submit { .. } | Action::Status(_) => 0,
+            Action::Submit { .. } | Action::Status(_) | Action::Metrics => 0,
         }
     }
 }

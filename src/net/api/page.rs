@@ -15,6 +15,7 @@ pub(crate) const ROOT: &str = concat!(
   GET        /v1/cluster                  the cluster's state as JSON
   GET        /v1/cluster/leader           the leader's identity
   GET        /v1/version                  the program's version
+  GET        /metrics                     what the node counts, for Prometheus
   GET        /livez                       is the process alive?
   GET        /readyz?verbose              can this node serve reads, and if not, why?
 

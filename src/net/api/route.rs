@@ -72,6 +72,7 @@ pub fn route(head: &RequestHead<'_, '_>, length: BodyLength) -> Result<Plan, Pro
         "/v1/version" => |_| Ok(Plan::Answer(Response::new(Status::Ok, JSON, Body::Static(page::VERSION)))),
         "/v1/cluster" => |_| Ok(Plan::Call(Action::Status(StatusPage::Cluster))),
         "/v1/cluster/leader" => |_| Ok(Plan::Call(Action::Status(StatusPage::Leader))),
+        "/metrics" => |_| Ok(Plan::Call(Action::Metrics)),
         "/readyz" => ready,
         _ => return Err(not_found(target.path)),
     };

@@ -88,6 +88,7 @@ impl ClientConnection {
     /// Takes bytes that were read from the socket.
     pub fn receive(&mut self, now: Millis, bytes: &[u8]) {
         self.last_activity = now;
+        self.context.traffic.add_received(bytes.len());
         if let Some(linger) = &mut self.linger {
             linger.bytes_left = linger.bytes_left.saturating_sub(bytes.len());
             self.is_finished |= linger.bytes_left == 0;
@@ -132,6 +133,7 @@ impl ClientConnection {
         match event {
             Event::Answer { mut response, persistence, is_head } => {
                 self.context.names.sign(&mut response);
+                self.context.responses.count(response.status);
                 self.last_call_by = None;
                 self.outbox.set_owes_continue(false);
                 self.outbox.open_answered(persistence, is_head, response);
@@ -148,6 +150,7 @@ impl ClientConnection {
     /// When the call was answered before, or is not one of this connection.
     pub fn respond(&mut self, now: Millis, id: CallId, response: Response) {
         if !self.is_finished {
+            self.context.responses.count(response.status);
             self.outbox.answer(id, response);
             self.settle(now);
         }
@@ -165,6 +168,7 @@ impl ClientConnection {
     /// When there were fewer.
     pub fn sent(&mut self, now: Millis, count: usize) {
         self.last_activity = now;
+        self.context.traffic.add_sent(count);
         self.outbox.sent(now, count);
         self.settle(now);
     }

@@ -7,6 +7,7 @@ use crate::limits;
 use crate::net::api::NodeView;
 use crate::net::http::date::HttpDate;
 use crate::net::http::response::Response;
+use crate::net::metrics::{Responses, Traffic};
 
 /// Shared by all client connections of a node, behind an `Rc`.
 #[derive(Debug, Default)]
@@ -17,6 +18,10 @@ pub struct ClientContext {
     pub date: HttpDate,
     /// For the heads of answers that a connection gives without asking the node.
     pub names: Names,
+    /// Requests that were answered.
+    pub responses: Responses,
+    /// What all connections together have read and written.
+    pub traffic: Traffic,
 }
 
 /// The names in the head of every answer. The event loop sets them, every connection reads them.

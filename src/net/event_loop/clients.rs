@@ -298,6 +298,12 @@ impl Clients {
         }
     }
 
+    /// How many connections there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
     /// Whether there is no connection.
     #[must_use]
     pub fn is_empty(&self) -> bool {

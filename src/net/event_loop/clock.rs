@@ -1,6 +1,6 @@
 //! The only clock that the running node reads.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::util::time::Millis;
 
@@ -20,7 +20,18 @@ impl Clock {
     /// The time now.
     #[must_use]
     pub fn now(&self) -> Millis {
-        let millis = self.start.elapsed().as_millis();
-        Millis(u64::try_from(millis).expect("a node does not run for half a billion years"))
+        Clock::millis(self.elapsed())
+    }
+
+    /// The time now, as exactly as the system tells it.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The point in time at which this much had passed.
+    #[must_use]
+    pub fn millis(elapsed: Duration) -> Millis {
+        Millis(u64::try_from(elapsed.as_millis()).expect("a node does not run for half a billion years"))
     }
 }

@@ -38,6 +38,7 @@ pub mod source;
 
 mod client_socket;
 mod house;
+mod metered_storage;
 mod observer;
 mod setup;
 mod turn;
@@ -54,8 +55,10 @@ use crate::net::client::ClientContext;
 use crate::net::event_loop::clients::Clients;
 use crate::net::event_loop::clock::Clock;
 use crate::net::event_loop::house::House;
+use crate::net::event_loop::metered_storage::MeteredStorage;
 use crate::net::event_loop::observer::Observer;
 use crate::net::event_loop::source::Source;
+use crate::net::metrics::TurnTimes;
 use crate::net::peer::Peers;
 use crate::net::signals::Signals;
 use crate::replica::io::Storage;
@@ -97,7 +100,7 @@ fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> 
     let replica_config = setup.replica_config();
     let request_timeout_ms = setup.config.limits.request_timeout_ms;
     let mut listeners = setup.listeners;
-    let replica = Replica::new(replica_config, setup.storage, now)?;
+    let replica = Replica::new(replica_config, MeteredStorage::new(setup.storage, clock), now)?;
     let status = replica.status();
     observer.look(now, &status);
     client_context.names.set(observer.view());
@@ -122,6 +125,7 @@ fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> 
         observer,
         messages: Vec::new(),
         house: House::default(),
+        turns: TurnTimes::default(),
         stop_by: None,
     })
 }

@@ -7,16 +7,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 
 use crate::limits::{ACCEPTS_PER_TURN_MAX, SHUTDOWN_MS_MAX};
-use crate::net::api::{Action, ClusterView, StatusPage, render, render_status};
+use crate::net::api::{Action, ClusterView, MetricsView, StatusPage, render, render_metrics, render_status};
 use crate::net::client::{Call, ClientContext};
 use crate::net::event_loop::clients::Clients;
 use crate::net::event_loop::clock::Clock;
 use crate::net::event_loop::house::House;
 use crate::net::event_loop::listeners::Listeners;
+use crate::net::event_loop::metered_storage::MeteredStorage;
 use crate::net::event_loop::observer::Observer;
 use crate::net::event_loop::setup::RunError;
 use crate::net::event_loop::source::Source;
 use crate::net::http::response::Response;
+use crate::net::metrics::TurnTimes;
 use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
@@ -37,11 +39,12 @@ pub(super) struct EventLoop<S: Storage> {
     pub(super) client_context: Rc<ClientContext>,
     /// For requests that name no time of their own.
     pub(super) request_timeout_ms: u64,
-    pub(super) replica: Replica<S>,
+    pub(super) replica: Replica<MeteredStorage<S>>,
     pub(super) observer: Observer,
     /// Empty between the steps; kept for its memory.
     pub(super) messages: Vec<Envelope>,
     pub(super) house: House,
+    pub(super) turns: TurnTimes,
     /// The node is stopping, and stops at this time at the latest.
     pub(super) stop_by: Option<Millis>,
 }
@@ -68,16 +71,24 @@ impl<S: Storage> EventLoop<S> {
     /// The turn that just ended may have been long, so this looks at the clock and not at that turn's time.
     fn wait(&mut self) -> Result<Millis, RunError> {
         let now = self.clock.now();
-        if self.has_work() || self.next_deadline() <= now {
-            self.look_at_sockets(Some(Duration::ZERO))?;
-        } else if self.keep_house(now)? != Housekeeping::More {
-            self.look_at_sockets(self.time_to_sleep(now))?;
+        let sleep = if self.has_work() || self.next_deadline() <= now {
+            Some(Some(Duration::ZERO))
+        } else {
+            // The housekeeping has looked at the sockets already.
+            (self.keep_house(now)? != Housekeeping::More).then(|| self.time_to_sleep(now))
+        };
+        let is_making_snapshot = self.replica.raft().storage().snapshot_draft().is_some();
+        self.turns.end(self.clock.elapsed(), is_making_snapshot);
+        if let Some(timeout) = sleep {
+            self.look_at_sockets(timeout)?;
         }
+        let woken = self.clock.elapsed();
+        self.turns.begin(woken);
         // Only for the Date header of answers; a wrong clock does no harm.
         if let Ok(since_epoch) = SystemTime::now().duration_since(UNIX_EPOCH) {
             self.client_context.date.set(since_epoch.as_secs());
         }
-        Ok(self.clock.now())
+        Ok(Clock::millis(woken))
     }
 
     fn look_at_sockets(&mut self, timeout: Option<Duration>) -> Result<(), RunError> {
@@ -191,6 +202,10 @@ impl<S: Storage> EventLoop<S> {
                 let response = self.describe(now, page);
                 self.clients.respond(now, client, call.id, response);
             }
+            Action::Metrics => {
+                let response = self.describe_metrics(now);
+                self.clients.respond(now, client, call.id, response);
+            }
         }
     }
 
@@ -198,6 +213,24 @@ impl<S: Storage> EventLoop<S> {
         let members = self.observer.members(&self.peers);
         let cluster = ClusterView { now, members: &members };
         render_status(page, &self.replica.status(), &cluster, self.observer.view())
+    }
+
+    fn describe_metrics(&self, now: Millis) -> Response {
+        let members = self.observer.members(&self.peers);
+        let cluster = ClusterView { now, members: &members };
+        let raft = self.replica.raft();
+        let metrics = MetricsView {
+            in_flight: self.replica.in_flight(),
+            synced_index: raft.synced_index(),
+            log_bytes: raft.storage().log_bytes(),
+            client_connections: self.clients.len(),
+            responses: &self.client_context.responses,
+            client_traffic: &self.client_context.traffic,
+            peer_traffic: self.peers.traffic(),
+            storage: raft.storage().usage(),
+            turns: &self.turns,
+        };
+        render_metrics(&metrics, &self.replica.status(), &cluster, self.observer.view())
     }
 
     /// 3: whatever is due, after the input.
@@ -287,6 +320,6 @@ impl<S: Storage> EventLoop<S> {
         }
         self.replica.close()?;
         log::info!("stopped");
-        Ok(self.replica.into_storage())
+        Ok(self.replica.into_storage().into_inner())
     }
 }

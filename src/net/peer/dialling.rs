@@ -1,6 +1,7 @@
 //! Dialling peers, and what follows when links end.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use mio::net::TcpStream;
 
@@ -62,7 +63,9 @@ impl Peers {
 
     fn connect(&mut self, now: Millis, id: NodeId, remote: SocketAddr) -> std::io::Result<Key> {
         let stream = TcpStream::connect(remote)?;
-        let mut link = Link::new(stream, remote, Direction::Outgoing(id), now.after(GREETING_TIMEOUT_MS));
+        let greet_by = now.after(GREETING_TIMEOUT_MS);
+        let traffic = Rc::clone(&self.traffic);
+        let mut link = Link::new(stream, remote, Direction::Outgoing(id), greet_by, traffic);
         link.send_greeting(&Greeting::Hello(self.identity.hello(id)));
         self.insert(link)
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -10,6 +11,7 @@ use mio::net::TcpStream;
 use crate::limits::{PEER_SETTLED_MS, PEER_SILENCE_MS_MAX};
 use crate::net::buffer::Buffer;
 use crate::net::frame::{FrameDecoder, FrameError, encode_frame};
+use crate::net::metrics::Traffic;
 use crate::net::peer::greeting::{Greeting, GreetingError, Life};
 use crate::raft::message::Envelope;
 use crate::raft::types::NodeId;
@@ -117,10 +119,18 @@ pub(super) struct Link {
     is_writable: bool,
     /// Given up: no more is read or written, and the socket is closed at the end of the turn.
     pub(super) is_closing: bool,
+    /// Of all links.
+    traffic: Rc<Traffic>,
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, remote: SocketAddr, direction: Direction, greet_by: Millis) -> Link {
+    pub(super) fn new(
+        stream: TcpStream,
+        remote: SocketAddr,
+        direction: Direction,
+        greet_by: Millis,
+        traffic: Rc<Traffic>,
+    ) -> Link {
         let is_connected = direction == Direction::Incoming;
         Link {
             stream,
@@ -135,6 +145,7 @@ impl Link {
             is_readable: false,
             is_writable: is_connected,
             is_closing: false,
+            traffic,
         }
     }
 
@@ -192,6 +203,7 @@ impl Link {
             match self.stream.read(scratch) {
                 Ok(0) => return ReadEnd::Over(LinkError::Closed),
                 Ok(count) => {
+                    self.traffic.add_received(count);
                     self.push(&scratch[..count]);
                     total += count;
                 }
@@ -256,7 +268,10 @@ impl Link {
         while self.is_writable && !self.output.is_empty() {
             match self.stream.write(self.output.as_slice()) {
                 Ok(0) => return Err(LinkError::Closed),
-                Ok(count) => self.output.consume(count),
+                Ok(count) => {
+                    self.traffic.add_sent(count);
+                    self.output.consume(count);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_writable = false,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(LinkError::Io(error)),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -12,6 +13,7 @@ use crate::limits::{
     READ_BYTES_MAX,
 };
 use crate::net::event_loop::source::Source;
+use crate::net::metrics::Traffic;
 use crate::net::peer::greeting::{Identity, Life};
 use crate::net::peer::link::{Direction, Link, LinkError, ReadEnd, Stage};
 use crate::net::peer::redial::Redial;
@@ -91,6 +93,8 @@ pub struct Peers {
     pub(super) rng: Rng,
     pub(super) stranger_warnings: Throttle,
     scratch: Vec<u8>,
+    /// What all links together have read and written.
+    pub(super) traffic: Rc<Traffic>,
 }
 
 /// One other node.
@@ -149,13 +153,15 @@ impl Peers {
             rng: Rng::new(seed),
             stranger_warnings: Throttle::default(),
             scratch: vec![0; READ_BYTES_MAX],
+            traffic: Rc::default(),
         }
     }
 
     /// Takes a connection to this node's port for peers.
     pub fn accept(&mut self, now: Millis, stream: TcpStream, remote: SocketAddr) {
         self.limit_greetings(now);
-        let link = Link::new(stream, remote, Direction::Incoming, now.after(GREETING_TIMEOUT_MS));
+        let greet_by = now.after(GREETING_TIMEOUT_MS);
+        let link = Link::new(stream, remote, Direction::Incoming, greet_by, Rc::clone(&self.traffic));
         if let Err(error) = self.insert(link) {
             log::warn!("cannot use the connection of a node at {remote}: {error}");
         }
@@ -348,6 +354,12 @@ impl Peers {
             last_contact: peer.last_contact,
             version: peer.version.as_deref(),
         })
+    }
+
+    /// What all links together have read and written, since the start.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     fn is_up(&self, peer: &Peer) -> bool {
