@@ -178,7 +178,7 @@ fn a_renewal_behind_the_end_fails() {
 /// J4: what a deposed leader wants to end does not end, and nobody offers it again.
 #[test]
 fn a_deposed_leader_ends_nothing() {
-    let (mut cluster, old) = Cluster::with_leader(3, 6);
+    let (mut cluster, old) = Cluster::with_leader(3, 16);
     let asked_at = write_with_life(&mut cluster, old, "k", 1_000);
     let revision = cluster.replica(old).store().get("k").expect("just written").revision;
     cluster.settle();
@@ -385,6 +385,8 @@ fn a_snapshot_does_not_set_the_time_back() {
     let (mut cluster, leader) = Cluster::with_snapshots(3, 13, 2_000, 1_000);
     let away = cluster.others(leader)[0];
     write_with_life(&mut cluster, leader, "k", 4_000);
+    // It hears what time it is.
+    cluster.run(50);
     cluster.isolate(away);
     for n in 0..60 {
         cluster.write(leader, &format!("{n}"), &"v".repeat(100));
