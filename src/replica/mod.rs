@@ -13,6 +13,7 @@
 //! What this leaves out: the state is in memory as a whole, and a snapshot is written as a whole.
 
 mod applying;
+pub mod hand_over;
 pub mod io;
 mod leadership;
 mod lives;
