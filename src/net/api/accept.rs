@@ -21,9 +21,12 @@ enum Fit {
 #[must_use]
 pub fn preferred(head: &RequestHead<'_, '_>, offered: &[&str]) -> usize {
     let qualities = offered.iter().map(|offer| quality_of(head, offer));
-    let best = qualities.enumerate().fold((0, 0), |best, (position, quality)| {
-        if quality > best.1 { (position, quality) } else { best }
-    });
+    let best = qualities.enumerate().fold(
+        (0, 0),
+        |best, (position, quality)| {
+            if quality > best.1 { (position, quality) } else { best }
+        },
+    );
     best.0
 }
 
@@ -79,10 +82,8 @@ mod tests {
     use super::*;
 
     fn chosen(accept: &[&str], offered: &[&'static str]) -> &'static str {
-        let headers: Vec<httparse::Header<'_>> = accept
-            .iter()
-            .map(|value| httparse::Header { name: "Accept", value: value.as_bytes() })
-            .collect();
+        let headers: Vec<httparse::Header<'_>> =
+            accept.iter().map(|value| httparse::Header { name: "Accept", value: value.as_bytes() }).collect();
         let head = RequestHead { method: "GET", target: "/", is_http_10: false, headers: &headers };
         offered[preferred(&head, offered)]
     }

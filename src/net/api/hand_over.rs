@@ -50,11 +50,15 @@ pub fn render_hand_over(end: HandedOver, cluster: &ClusterView<'_>, node: &NodeV
         ),
         HandedOver::TooEarly => refused(
             "hand-over-too-early",
-            String::from("this node leads since a moment ago and does not know yet how far the others are; try again"),
+            String::from(
+                "this node leads since a moment ago and does not know yet how far the others are; try again",
+            ),
         ),
         HandedOver::Busy => refused(
             "hand-over-busy",
-            String::from("leadership is being handed over to another node already; try again when that is done"),
+            String::from(
+                "leadership is being handed over to another node already; try again when that is done",
+            ),
         ),
         HandedOver::NoSuccessor(Some(wanted)) => refused(
             "no-successor",

@@ -45,7 +45,8 @@ fn list(head: &RequestHead<'_, '_>, query: &str) -> Result<Plan, Problem> {
     };
     let form = match preferred(head, &FORMS) {
         0 if with_values => {
-            let detail = "values are listed as JSON only; send Accept: application/json, or read the keys one by one";
+            let detail =
+                "values are listed as JSON only; send Accept: application/json, or read the keys one by one";
             return Err(bad_parameter(String::from(detail)));
         }
         0 => ListingForm::Text,

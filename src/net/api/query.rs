@@ -128,8 +128,7 @@ pub fn bad_parameter(detail: String) -> Problem {
 
 fn unknown(name: &str, known: &[&str]) -> Problem {
     let known = if known.is_empty() { String::from("there are none") } else { known.join(", ") };
-    let detail =
-        format!("unknown query parameter \"{}\"; known for this request: {known}", shortened(name));
+    let detail = format!("unknown query parameter \"{}\"; known for this request: {known}", shortened(name));
     Problem::bad_request("unknown-parameter", detail)
 }
 

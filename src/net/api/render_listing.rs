@@ -86,9 +86,7 @@ fn key_json<'a>(key: &'a str, item: &'a Item, with_values: bool, time: LogicalTi
 /// A number of keys.
 pub(crate) fn count(count: u64, form: ListingForm, revision: Index) -> Response {
     match form {
-        ListingForm::Text => {
-            Response::new(Status::Ok, TEXT, Body::Owned(format!("{count}\n").into_bytes()))
-        }
+        ListingForm::Text => Response::new(Status::Ok, TEXT, Body::Owned(format!("{count}\n").into_bytes())),
         ListingForm::Json { .. } => json(&CountJson { revision: revision.0, count }),
     }
 }

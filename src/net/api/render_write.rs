@@ -20,14 +20,11 @@ const DONE: &str = "{\"done\":\"true\"}";
 
 /// The response to a write that was applied. It is made from the outcome alone, whatever kind of write was asked for: a
 /// repeated one has the outcome of its first time.
-pub(crate) fn applied(
-    outcome: Applied,
-    revision: Index,
-    is_put: bool,
-    wanted: Option<&Wanted>,
-) -> Response {
+pub(crate) fn applied(outcome: Applied, revision: Index, is_put: bool, wanted: Option<&Wanted>) -> Response {
     let mut response = match outcome {
-        Applied::Written => put_response(Response::new(Status::Ok, JSON, Body::Static(DONE)), revision, is_put),
+        Applied::Written => {
+            put_response(Response::new(Status::Ok, JSON, Body::Static(DONE)), revision, is_put)
+        }
         Applied::Counted(value) => {
             let body = Body::Owned(value.to_string().into_bytes());
             put_response(Response::new(Status::Ok, TEXT, body), revision, is_put)

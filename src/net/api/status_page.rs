@@ -38,8 +38,7 @@ impl fmt::Display for Escaped<'_> {
 
 /// The page.
 pub(super) fn html(status: &ReplicaStatus, cluster: &ClusterView<'_>, node: &NodeView) -> Response {
-    let mut response =
-        Response::new(Status::Ok, HTML, Body::Owned(text(status, cluster, node).into_bytes()));
+    let mut response = Response::new(Status::Ok, HTML, Body::Owned(text(status, cluster, node).into_bytes()));
     response.policy = Some(POLICY);
     response.is_negotiated = true;
     response

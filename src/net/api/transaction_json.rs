@@ -279,9 +279,7 @@ fn key(key: String) -> Result<String, ElementError> {
     match check_key(&key) {
         Ok(()) => Ok(key),
         Err(CommandError::KeyEmpty) => refuse("the key is empty"),
-        Err(_) => {
-            refuse(format!("the key has {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len()))
-        }
+        Err(_) => refuse(format!("the key has {} bytes; at most {KEY_BYTES_MAX} are allowed", key.len())),
     }
 }
 

@@ -16,11 +16,7 @@ const ALLOW: &str = "POST";
 const CONDITIONAL: [&str; 2] = ["if-match", "if-none-match"];
 
 /// What a request to this path asks for.
-pub(crate) fn route(
-    head: &RequestHead<'_, '_>,
-    query: &str,
-    length: BodyLength,
-) -> Result<Plan, Problem> {
+pub(crate) fn route(head: &RequestHead<'_, '_>, query: &str, length: BodyLength) -> Result<Plan, Problem> {
     if head.method != "POST" {
         return Err(method_not_allowed(head.method, ALLOW));
     }

@@ -32,7 +32,12 @@ impl Observer {
         let identities: Vec<(NodeId, Rc<str>)> =
             nodes.iter().map(|node| (node.id, Rc::from(node.identity.as_str()))).collect();
         let own = identities.iter().find(|(member, _)| *member == id).expect("this node is a member");
-        let view = NodeView { node: Rc::clone(&own.1), leader: None, health: Health::default(), time: LogicalTime::default() };
+        let view = NodeView {
+            node: Rc::clone(&own.1),
+            leader: None,
+            health: Health::default(),
+            time: LogicalTime::default(),
+        };
         let seen = (RoleName::Follower, Term(0), None);
         Observer { id, nodes: nodes.to_vec(), identities, view, seen, replay_told: Some(Millis(0)) }
     }
