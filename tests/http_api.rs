@@ -3,7 +3,7 @@
 #[path = "support/http.rs"]
 mod http;
 
-use http::{Answer, Client, reply, view};
+use http::{Answer, Client, reply, request, view};
 use keva::kv::command::{Command, Condition, Matcher, Write};
 use keva::net::api::{
     Action, ClusterView, Health, MemberView, NodeView, Render, StatusPage, render, render_status,
@@ -15,15 +15,6 @@ use keva::replica::io::{
 use keva::util::time::Millis;
 
 const K: &str = "/v1/storage/key/k";
-
-fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
-    let length = if body.is_empty() && method != "PUT" && method != "POST" {
-        String::new()
-    } else {
-        format!("Content-Length: {}\r\n", body.len())
-    };
-    format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{headers}{length}\r\n{body}")
-}
 
 fn ask(client: &mut Client, method: &str, target: &str, headers: &str, body: &str) -> Answer {
     client.ask(request(method, target, headers, body))
@@ -539,19 +530,17 @@ fn pages() {
     let mut client = Client::new();
     let root = ask(&mut client, "GET", "/", "", "");
     assert_eq!(root.header("content-type"), Some("text/plain; charset=utf-8"));
-    for url in
-        [
-            "/v1/storage/key/KEY",
-            "/v1/storage/keys",
-            "/v1/storage/txn",
-            "/v1/cluster",
-            "/v1/cluster/leader",
-            "/v1/version",
-            "/v1/openapi.json",
-            "/livez",
-            "/readyz",
-        ]
-    {
+    for url in [
+        "/v1/storage/key/KEY",
+        "/v1/storage/keys",
+        "/v1/storage/txn",
+        "/v1/cluster",
+        "/v1/cluster/leader",
+        "/v1/version",
+        "/v1/openapi.json",
+        "/livez",
+        "/readyz",
+    ] {
         assert!(root.text().contains(url), "{url}");
     }
     let version: serde_json::Value =

@@ -104,7 +104,8 @@ fn check_action(action: &Action) {
         }
         Request::Read { key, .. } => assert_eq!(keva::kv::command::check_key(key), Ok(())),
         Request::List { range, listing, .. } => {
-            let bounds = [Some(&range.prefix), range.start.as_ref(), range.end.as_ref(), range.after.as_ref()];
+            let bounds =
+                [Some(&range.prefix), range.start.as_ref(), range.end.as_ref(), range.after.as_ref()];
             assert!(bounds.into_iter().flatten().all(|bound| bound.len() <= KEY_BYTES_MAX));
             if let Listing::Page { limit, .. } = listing {
                 assert!((1..=PAGE_KEYS_MAX).contains(limit));

@@ -13,7 +13,9 @@ use keva::net::api::{
 use keva::net::client::{Call, ClientConnection, ClientContext, ClientLimits};
 use keva::net::http::response::Response;
 use keva::raft::types::{EntryId, Incarnation, Index, NodeId, Term};
-use keva::replica::io::{Applied, Listing, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket};
+use keva::replica::io::{
+    Applied, Listing, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket,
+};
 use keva::util::time::{LogicalTime, Millis};
 
 /// Longest value in these tests.
@@ -226,6 +228,20 @@ impl Client {
     }
 }
 
+impl Client {
+    /// One request in parts, one response.
+    pub fn tell(&mut self, method: &str, target: &str, headers: &str, body: &str) -> Answer {
+        self.ask(request(method, target, headers, body))
+    }
+
+    /// What the node is asked by a request that must be understood.
+    pub fn understood(method: &str, target: &str, headers: &str, body: &str) -> Action {
+        let mut client = Client::new();
+        client.connection.receive(client.now, request(method, target, headers, body).as_bytes());
+        client.next_call().unwrap_or_else(|| panic!("{method} {target} is no call")).action
+    }
+}
+
 /// A response as a client sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -244,6 +260,17 @@ impl Answer {
 
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        assert!(self.header("content-type").unwrap().contains("json"));
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The status and code of a problem.
+    pub fn problem(&self) -> (u16, String) {
+        (self.status, self.member("code"))
     }
 
     /// A member of a problem.
@@ -293,4 +320,14 @@ pub fn get(key: &str) -> String {
 pub fn put(key: &str, value: &str) -> String {
     let length = value.len();
     format!("PUT /v1/storage/key/{key} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{value}")
+}
+
+/// Any request. A body, even an empty one, goes with `PUT` and `POST`.
+pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
+    let length = if body.is_empty() && method != "PUT" && method != "POST" {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
+    format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{headers}{length}\r\n{body}")
 }
