@@ -1,4 +1,5 @@
 //! The OpenAPI document is true: what it names is there, what is there is named, and every answer is as it says.
+#![allow(clippy::unwrap_used, reason = "a test may end that way")]
 
 #[path = "support/http.rs"]
 mod http;

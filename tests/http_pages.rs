@@ -1,4 +1,5 @@
 //! Pages for people, and what becomes of a request to hand leadership over.
+#![allow(clippy::unwrap_used, reason = "a test may end that way")]
 
 #[path = "support/http.rs"]
 mod http;
