@@ -20,3 +20,4 @@ pub mod peer;
 pub mod resolver;
 pub mod signals;
 pub mod slab;
+pub mod watch;

@@ -7,10 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 
 use crate::limits::{ACCEPTS_PER_TURN_MAX, SHUTDOWN_MS_MAX};
-use crate::net::api::{Action, ClusterView, MetricsView, StatusPage, render, render_metrics, render_status};
-use crate::net::client::{Call, ClientContext};
-use crate::net::event_loop::clients::Clients;
+use crate::net::api::{
+    Action, ClusterView, HandedOver, MetricsView, Render, StatusPage, render, render_hand_over,
+    render_metrics, render_status,
+};
+use crate::net::client::{Call, CallId, ClientContext};
+use crate::net::event_loop::clients::{Clients, Waiting};
 use crate::net::event_loop::clock::Clock;
+use crate::net::event_loop::hand_overs::{HandOvers, WaitingHandOver};
 use crate::net::event_loop::house::House;
 use crate::net::event_loop::listeners::Listeners;
 use crate::net::event_loop::metered_storage::MeteredStorage;
@@ -22,8 +26,10 @@ use crate::net::metrics::TurnTimes;
 use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
+use crate::net::watch::Hub;
 use crate::raft::message::Envelope;
-use crate::replica::io::{Housekeeping, Reply, Storage, StorageError, TurnOutput};
+use crate::replica::hand_over::HandOverError;
+use crate::replica::io::{Housekeeping, Outcome, Reply, Standing, Storage, StorageError, Ticket, TurnOutput};
 use crate::replica::replica::Replica;
 use crate::util::time::Millis;
 
@@ -40,11 +46,14 @@ pub(super) struct EventLoop<S: Storage> {
     /// For requests that name no time of their own.
     pub(super) request_timeout_ms: u64,
     pub(super) replica: Replica<MeteredStorage<S>>,
+    /// Who follows keys.
+    pub(super) hub: Hub<Ticket>,
     pub(super) observer: Observer,
     /// Empty between the steps; kept for its memory.
     pub(super) messages: Vec<Envelope>,
     pub(super) house: House,
     pub(super) turns: TurnTimes,
+    pub(super) hand_overs: HandOvers,
     /// The node is stopping, and stops at this time at the latest.
     pub(super) stop_by: Option<Millis>,
 }
@@ -62,6 +71,7 @@ impl<S: Storage> EventLoop<S> {
         self.send(now)?;
         let output = self.sync(now)?;
         self.answer(now, output.replies);
+        self.follow(now);
         self.write(now, &output.messages)?;
         self.house.pay(now, &mut self.replica)?;
         self.reap(now);
@@ -126,7 +136,8 @@ impl<S: Storage> EventLoop<S> {
     }
 
     fn has_work(&self) -> bool {
-        self.listeners.has_work() || self.peers.has_work() || self.clients.has_work()
+        let has_input = self.listeners.has_work() || self.peers.has_work() || self.clients.has_work();
+        has_input || self.hub.has_work(self.replica.history())
     }
 
     fn next_deadline(&self) -> Millis {
@@ -134,6 +145,8 @@ impl<S: Storage> EventLoop<S> {
             self.peers.next_deadline(),
             self.clients.next_deadline(),
             self.listeners.next_deadline(),
+            self.hub.next_deadline(),
+            self.hand_overs.next_deadline(),
             self.stop_by,
         ];
         others.into_iter().flatten().fold(self.replica.next_deadline(), Millis::min)
@@ -196,8 +209,18 @@ impl<S: Storage> EventLoop<S> {
 
     fn carry_out(&mut self, now: Millis, client: Key, call: Call) {
         match call.action {
-            Action::Submit { request, timeout_ms, render } => {
+            Action::Submit { request, timeout_ms, mut render } => {
+                let mut is_begun = false;
+                if let Render::Follow(follow) = &mut render {
+                    follow.begin(now);
+                    let serves = self.replica.raft().standing() == Standing::Voter && self.stop_by.is_none();
+                    is_begun = serves && follow.begins_at_once(self.replica.store().applied_index());
+                }
                 let ticket = self.clients.open_ticket(client, call.id, render);
+                if is_begun {
+                    let revision = self.replica.store().applied_index();
+                    return self.answer(now, vec![Reply { ticket, revision, outcome: Outcome::Reached }]);
+                }
                 let deadline = now.after(timeout_ms.unwrap_or(self.request_timeout_ms));
                 self.replica.submit(now, ticket, request, deadline);
             }
@@ -209,7 +232,47 @@ impl<S: Storage> EventLoop<S> {
                 let response = self.describe_metrics(now);
                 self.clients.respond(now, client, call.id, response);
             }
+            Action::HandOver { to, timeout_ms } => {
+                let deadline = now.after(timeout_ms.unwrap_or(self.request_timeout_ms));
+                if let Err(end) = self.begin_hand_over(now, client, call.id, to, deadline) {
+                    self.answer_hand_over(now, client, call.id, end);
+                }
+            }
         }
+    }
+
+    /// Whoever asks waits for the end, unless there is one already.
+    fn begin_hand_over(
+        &mut self,
+        now: Millis,
+        client: Key,
+        call: CallId,
+        to: Option<String>,
+        deadline: Millis,
+    ) -> Result<(), HandedOver> {
+        let to = match to {
+            None => None,
+            Some(name) => Some(self.observer.member(&name).ok_or(HandedOver::NoSuchNode(name))?),
+        };
+        let term = self.replica.raft().term();
+        let successor = match (self.replica.transfer_leadership_to(now, to), self.replica.raft().leader()) {
+            (Ok(successor), _) => successor,
+            (Err(HandOverError::NotLeader), Some(leader)) if to == Some(leader) => leader,
+            (Err(HandOverError::NotLeader), Some(leader)) => return Err(HandedOver::NotLeader(leader)),
+            (Err(HandOverError::NotLeader), None) => return Err(HandedOver::NoLeader),
+            (Err(HandOverError::TooEarly), _) => return Err(HandedOver::TooEarly),
+            (Err(HandOverError::Busy), _) => return Err(HandedOver::Busy),
+            (Err(HandOverError::NoSuccessor), _) => return Err(HandedOver::NoSuccessor(to)),
+        };
+        self.hand_overs.push(WaitingHandOver { client, call, to: successor, term, deadline });
+        Ok(())
+    }
+
+    fn answer_hand_over(&mut self, now: Millis, client: Key, call: CallId, end: HandedOver) {
+        let members = self.observer.members(&self.peers);
+        let cluster = ClusterView { now, members: &members };
+        let response = render_hand_over(end, &cluster, self.observer.view());
+        self.clients.respond(now, client, call, response);
     }
 
     fn describe(&self, now: Millis, page: StatusPage) -> Response {
@@ -258,6 +321,7 @@ impl<S: Storage> EventLoop<S> {
     /// 5 and 6: the turn's one durable point, and what it makes possible.
     fn sync(&mut self, now: Millis) -> Result<TurnOutput, StorageError> {
         let output = self.replica.sync(now)?;
+        self.observer.set_time(self.replica.logical_now(now));
         if self.observer.look(now, &self.replica.status()) {
             self.client_context.names.set(self.observer.view());
         }
@@ -267,9 +331,24 @@ impl<S: Storage> EventLoop<S> {
     /// 6: replies become responses.
     fn answer(&mut self, now: Millis, replies: Vec<Reply>) {
         for reply in replies {
-            if let Some(waiting) = self.clients.take_waiting(reply.ticket) {
-                let response = render(waiting.render, reply, self.observer.view());
-                self.clients.respond(now, waiting.client, waiting.call, response);
+            let Some(waiting) = self.clients.take_waiting(reply.ticket) else { continue };
+            match waiting.render {
+                Render::Follow(follow) => {
+                    let waiting = Waiting { render: Render::Stream, ..waiting };
+                    self.begin_to_follow(now, waiting, *follow, reply);
+                }
+                how => {
+                    let response = render(how, reply, self.observer.view());
+                    self.clients.respond(now, waiting.client, waiting.call, response);
+                }
+            }
+        }
+        if !self.hand_overs.is_empty() {
+            let is_handing_over = self.replica.is_handing_over();
+            for (client, call, end) in
+                self.hand_overs.take_ended(now, &self.replica.status(), is_handing_over)
+            {
+                self.answer_hand_over(now, client, call, end);
             }
         }
     }
@@ -282,6 +361,9 @@ impl<S: Storage> EventLoop<S> {
         }
         self.send(now)?;
         self.clients.write(now);
+        for ticket in self.clients.take_drained() {
+            self.hub.drained(ticket);
+        }
         Ok(())
     }
 
@@ -290,6 +372,7 @@ impl<S: Storage> EventLoop<S> {
         self.peers.reap();
         for ticket in self.clients.reap() {
             self.replica.cancel(ticket);
+            self.hub.remove(ticket);
         }
     }
 
@@ -303,6 +386,7 @@ impl<S: Storage> EventLoop<S> {
         self.stop_by = Some(now.after(SHUTDOWN_MS_MAX));
         self.listeners.close_clients();
         self.clients.start_shutdown(now);
+        self.hub.end_waits(self.replica.history());
         self.replica.start_shutdown(now);
         Ok(())
     }

@@ -27,6 +27,10 @@ pub struct Response {
     pub etag: Option<Index>,
     /// `Keva-Revision`.
     pub revision: Option<Index>,
+    /// `Keva-TTL`: whole seconds that the key has left.
+    pub ttl_s: Option<u64>,
+    /// `Keva-Next`: the last key of a page that is not the last one, percent-encoded.
+    pub next: Option<String>,
     /// `Keva-Node`: the identity of the node that answers.
     pub node: Option<Rc<str>>,
     /// `Keva-Leader`: the identity of the leader, as far as the answering node knows it.
@@ -37,6 +41,10 @@ pub struct Response {
     pub retry_after_s: Option<u32>,
     /// The body was written by a client: it must not be run as a script, nor guessed to be anything else.
     pub is_foreign: bool,
+    /// `Content-Security-Policy` of a page that Keva itself wrote. Of no meaning with a foreign body.
+    pub policy: Option<&'static str>,
+    /// The form of the body was chosen by `Accept`: caches must keep the forms apart.
+    pub is_negotiated: bool,
     /// The answer depends on the state of the store: caches must ask again.
     pub is_live: bool,
 }
@@ -59,6 +67,12 @@ pub enum Body {
     Owned(Vec<u8>),
     /// A value of the store, shared with it.
     Value(Arc<[u8]>),
+    /// Pieces that follow one by one, of a number and length that is not known. The connection ends with them.
+    Stream {
+        /// Each piece is a chunk (RFC 9112, section 7.1). Otherwise, for HTTP/1.0, the end of the connection is the end
+        /// of the body.
+        is_chunked: bool,
+    },
 }
 
 /// What is said about the connection in a response's head.
@@ -82,11 +96,15 @@ impl Response {
             body,
             etag: None,
             revision: None,
+            ttl_s: None,
+            next: None,
             node: None,
             leader: None,
             allow: None,
             retry_after_s: None,
             is_foreign: false,
+            policy: None,
+            is_negotiated: false,
             is_live: false,
         }
     }
@@ -110,10 +128,19 @@ impl Response {
         if let Some(revision) = self.revision {
             write!(out, "Keva-Revision: {revision}\r\n").expect(WRITE_TO_MEMORY);
         }
+        if let Some(seconds) = self.ttl_s {
+            write!(out, "Keva-TTL: {seconds}\r\n").expect(WRITE_TO_MEMORY);
+        }
+        if let Some(next) = &self.next {
+            write!(out, "Keva-Next: {next}\r\n").expect(WRITE_TO_MEMORY);
+        }
         write_identity(b"Keva-Node: ", self.node.as_deref(), out);
         write_identity(b"Keva-Leader: ", self.leader.as_deref(), out);
         if self.is_live {
             out.extend_from_slice(b"Cache-Control: no-cache\r\n");
+        }
+        if self.is_negotiated {
+            out.extend_from_slice(b"Vary: Accept\r\n");
         }
         if let Some(allow) = self.allow {
             write!(out, "Allow: {allow}\r\n").expect(WRITE_TO_MEMORY);
@@ -131,15 +158,24 @@ impl Response {
 
     fn write_content_headers(&self, out: &mut Vec<u8>) {
         let length = self.body.as_slice().len();
-        // An empty value has a type too; a response that only has no body does not.
+        // An empty value and a stream have a type, too; a response that only has no body does not.
         if length > 0 || self.is_foreign {
             out.extend_from_slice(b"Content-Type: ");
             out.extend_from_slice(self.content_type.as_str().as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        write!(out, "Content-Length: {length}\r\n").expect(WRITE_TO_MEMORY);
-        if self.is_foreign {
-            out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n");
+        match self.body {
+            // Proxies must pass every piece on at once.
+            Body::Stream { is_chunked: true } => {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n");
+            }
+            Body::Stream { is_chunked: false } => out.extend_from_slice(b"X-Accel-Buffering: no\r\n"),
+            _ => write!(out, "Content-Length: {length}\r\n").expect(WRITE_TO_MEMORY),
+        }
+        let policy = if self.is_foreign { Some("sandbox") } else { self.policy };
+        if let Some(policy) = policy {
+            write!(out, "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: {policy}\r\n")
+                .expect(WRITE_TO_MEMORY);
         }
     }
 }
@@ -171,7 +207,7 @@ impl Body {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Body::Static(_) => 0,
+            Body::Static(_) | Body::Stream { .. } => 0,
             Body::Owned(bytes) => bytes.capacity(),
             Body::Value(bytes) => bytes.len().div_ceil(Arc::strong_count(bytes)),
         }
@@ -184,6 +220,7 @@ impl Body {
             Body::Static(text) => text.as_bytes(),
             Body::Owned(bytes) => bytes,
             Body::Value(bytes) => bytes,
+            Body::Stream { .. } => &[],
         }
     }
 }
