@@ -30,6 +30,8 @@ pub const EXPIRIES_MAX: usize = 256;
 /// While keys have a time to live, the log holds the time at least this often, so that a cluster that was stopped knows
 /// how old they are to within this many milliseconds of its running time.
 pub const TIME_CHECKPOINT_MS: u64 = 60_000;
+/// A leader that finds no room for an entry of its own tries again after this time.
+pub const UPKEEP_PAUSE_MS: u64 = 100;
 /// Most operations of a transaction, those of `then` and `else` together; and most conditions.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 1000;
 /// Bytes of values that the reads of one transaction may give.

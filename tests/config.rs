@@ -203,6 +203,16 @@ fn each_broken_rule_says_where_and_what_to_do() {
         ("cluster = 'test'", "[limits]\nstall_timeout = 0", &["stall_timeout '0' is out of range"]),
         (
             "cluster = 'test'",
+            "[limits]\nhistory_size = '63KiB'",
+            &["keva.toml:2: history_size '63KiB' is out of range; use 64KiB to 1GiB"],
+        ),
+        (
+            "cluster = 'test'",
+            "[limits]\nhistory_size = '2GiB'",
+            &["history_size '2GiB' is out of range; use 64KiB to 1GiB"],
+        ),
+        (
+            "cluster = 'test'",
             "[storage]\nsegment_size = '1KiB'",
             &["keva.toml:2: segment_size '1KiB' is out of range; use 1MiB to 256MiB"],
         ),
@@ -328,6 +338,7 @@ fn settings_are_read() {
         idle_timeout = '1h'
         head_timeout = '250ms'
         stall_timeout = 9
+        history_size = '64KiB'
         [storage]
         segment_size = '1MiB'
         snapshot_log_size = '1.5GiB'"
@@ -339,6 +350,7 @@ fn settings_are_read() {
         idle_timeout_ms: 3_600_000,
         head_timeout_ms: 250,
         stall_timeout_ms: 9_000,
+        history_bytes: 64 << 10,
     };
     assert_eq!(config.limits, limits);
     assert_eq!(config.storage, StorageSettings { segment_bytes: 1 << 20, snapshot_log_bytes: 3 << 29 });
@@ -398,7 +410,7 @@ fn sample_file_shows_the_defaults_and_every_setting() {
             shown += 1;
         }
     }
-    assert_eq!(shown, 4 + 6 + 6 + 2, "settings were lost on the way");
+    assert_eq!(shown, 4 + 6 + 7 + 2, "settings were lost on the way");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use keva::raft::entry::{Entries, Entry, EntryError, EntryKind, encode_entry};
 use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRound, SnapshotOutcome};
 use keva::raft::storage::SnapshotMeta;
 use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
+use keva::util::time::LogicalTime;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -74,10 +75,13 @@ fn message() -> impl Strategy<Value = Message> {
             commit_index: Index(commit)
         }),
         outcome().prop_map(|outcome| Message::AppendEntriesResponse { outcome }),
-        (0..=COUNTER_MAX, 0..=COUNTER_MAX).prop_map(|(commit, round)| Message::Heartbeat {
-            commit_index: Index(commit),
-            round: ReadRound(round),
-            is_full: commit % 2 == 1,
+        (0..=COUNTER_MAX, 0..=COUNTER_MAX, 0..=COUNTER_MAX).prop_map(|(commit, round, time)| {
+            Message::Heartbeat {
+                commit_index: Index(commit),
+                round: ReadRound(round),
+                is_full: commit % 2 == 1,
+                time: LogicalTime(time),
+            }
         }),
         (0..=COUNTER_MAX).prop_map(|round| Message::HeartbeatResponse {
             round: ReadRound(round),
@@ -285,6 +289,8 @@ fn impossible_numbers_are_refused() {
     let late = EntryId::new(Term(u64::MAX), Index(1));
     let outcome = AppendOutcome::Rejected { prev_index: Index(1), hint: huge };
     let snapshot = SnapshotMeta::default();
+    let heartbeat =
+        |commit_index, time| Message::Heartbeat { commit_index, round: ReadRound(0), is_full: false, time };
     let install = |snapshot, offset| Message::InstallSnapshot { snapshot, offset, chunk: Vec::new() };
     let installed = |snapshot, outcome| Message::InstallSnapshotResponse { snapshot, outcome };
     for message in [
@@ -296,7 +302,8 @@ fn impossible_numbers_are_refused() {
         Message::AppendEntries { prev: late, entries: Entries::default(), commit_index: Index(0) },
         Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index: huge.index } },
         Message::AppendEntriesResponse { outcome },
-        Message::Heartbeat { commit_index: huge.index, round: ReadRound(0), is_full: false },
+        heartbeat(huge.index, LogicalTime(0)),
+        heartbeat(Index(0), LogicalTime(u64::MAX)),
         Message::HeartbeatResponse { round: ReadRound(u64::MAX), is_full: false },
         Message::ReadIndexResponse { context: ReadContext(u64::MAX), index: huge.index },
         install(SnapshotMeta { last: huge, ..snapshot }, 0),

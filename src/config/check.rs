@@ -16,9 +16,10 @@ use super::units::{UnitError, parse_bytes, parse_duration_ms, show_bytes, show_d
 use super::{Config, node_id};
 use crate::limits::{
     CLIENT_CONNECTIONS_MAX, CLIENT_TIMEOUT_MS_MAX, CLIENT_TIMEOUT_MS_MIN, CLUSTER_NAME_BYTES_MAX,
-    ELECTION_TIMEOUT_MS_DEFAULT, ELECTION_TIMEOUT_MS_MAX, ELECTION_TIMEOUT_MS_MIN, IDENTITY_BYTES_MAX,
-    NODES_MAX, REQUEST_TIMEOUT_MS_MAX, REQUEST_TIMEOUT_MS_MIN, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    SEGMENT_BYTES_UNIT, SNAPSHOT_LOG_BYTES_MAX, SNAPSHOT_LOG_BYTES_MIN, VALUE_BYTES_MAX,
+    ELECTION_TIMEOUT_MS_DEFAULT, ELECTION_TIMEOUT_MS_MAX, ELECTION_TIMEOUT_MS_MIN, HISTORY_BYTES_MAX,
+    HISTORY_BYTES_MIN, IDENTITY_BYTES_MAX, NODES_MAX, REQUEST_TIMEOUT_MS_MAX, REQUEST_TIMEOUT_MS_MIN,
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_UNIT, SNAPSHOT_LOG_BYTES_MAX, SNAPSHOT_LOG_BYTES_MIN,
+    VALUE_BYTES_MAX,
 };
 use crate::raft::types::NodeId;
 
@@ -313,6 +314,7 @@ fn check_limits(source: &Source<'_>, limits: &Limits) -> Result<LimitSettings, C
     let connections = Rule::plain("client_connections", 1, CLIENT_CONNECTIONS_MAX as u64);
     let request_time = Rule::duration("request_timeout", REQUEST_TIMEOUT_MS_MIN, REQUEST_TIMEOUT_MS_MAX);
     let request = limits.request_timeout.as_ref();
+    let history = Rule::bytes("history_size", HISTORY_BYTES_MIN as u64, HISTORY_BYTES_MAX as u64);
     Ok(LimitSettings {
         value_bytes_max: source.count(
             &value_size,
@@ -328,6 +330,7 @@ fn check_limits(source: &Source<'_>, limits: &Limits) -> Result<LimitSettings, C
         idle_timeout_ms: client_time("idle_timeout", &limits.idle_timeout, default.idle_timeout_ms)?,
         head_timeout_ms: client_time("head_timeout", &limits.head_timeout, default.head_timeout_ms)?,
         stall_timeout_ms: client_time("stall_timeout", &limits.stall_timeout, default.stall_timeout_ms)?,
+        history_bytes: source.count(&history, limits.history_size.as_ref(), default.history_bytes)?,
     })
 }
 

@@ -40,6 +40,7 @@ pub(super) struct Limits {
     pub(super) idle_timeout: Option<Spanned<Scalar>>,
     pub(super) head_timeout: Option<Spanned<Scalar>>,
     pub(super) stall_timeout: Option<Spanned<Scalar>>,
+    pub(super) history_size: Option<Spanned<Scalar>>,
 }
 
 /// The `[storage]` table.

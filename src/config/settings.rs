@@ -1,8 +1,9 @@
 //! The optional settings of keva.toml, with their defaults.
 
 use crate::limits::{
-    CLIENT_CONNECTIONS_DEFAULT, HEAD_TIMEOUT_MS_DEFAULT, IDLE_TIMEOUT_MS_DEFAULT, REQUEST_TIMEOUT_MS_DEFAULT,
-    SEGMENT_BYTES, SNAPSHOT_LOG_BYTES_DEFAULT, STALL_TIMEOUT_MS_DEFAULT, VALUE_BYTES_DEFAULT,
+    CLIENT_CONNECTIONS_DEFAULT, HEAD_TIMEOUT_MS_DEFAULT, HISTORY_BYTES_DEFAULT, IDLE_TIMEOUT_MS_DEFAULT,
+    REQUEST_TIMEOUT_MS_DEFAULT, SEGMENT_BYTES, SNAPSHOT_LOG_BYTES_DEFAULT, STALL_TIMEOUT_MS_DEFAULT,
+    VALUE_BYTES_DEFAULT,
 };
 
 /// The `[limits]` table: what one client may take of this node.
@@ -21,6 +22,8 @@ pub struct LimitSettings {
     /// `stall_timeout`: the longest pause within a body, or within the response being read, in
     /// milliseconds.
     pub stall_timeout_ms: u64,
+    /// `history_size`: past changes that are kept for clients who watch keys, in bytes.
+    pub history_bytes: usize,
 }
 
 /// The `[storage]` table.
@@ -41,6 +44,7 @@ impl Default for LimitSettings {
             idle_timeout_ms: IDLE_TIMEOUT_MS_DEFAULT,
             head_timeout_ms: HEAD_TIMEOUT_MS_DEFAULT,
             stall_timeout_ms: STALL_TIMEOUT_MS_DEFAULT,
+            history_bytes: HISTORY_BYTES_DEFAULT,
         }
     }
 }

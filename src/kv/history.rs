@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::kv::store::Item;
 use crate::raft::types::Index;
+use crate::util::mutation::mutant;
 
 /// One key's change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,9 +56,34 @@ impl History {
 
     /// Adds the changes of one entry, all of the same revision, in the order of their keys. The oldest changes go when
     /// there are too many, whole entries at a time; even those of this entry when they alone are too many.
+    ///
+    /// # Panics
+    /// When the changes are not of one entry, or of one that is not behind all others.
     pub fn push(&mut self, changes: Vec<Change>) {
-        let _ = (changes, self.bytes, self.bytes_max);
-        todo!()
+        let Some(revision) = changes.last().map(|change| change.revision) else { return };
+        let newest = self.changes.back().map_or(self.floor, |change| change.revision);
+        assert!(revision > newest, "changes come in the order of the log");
+        for (change, at) in changes.into_iter().zip(1..) {
+            assert_eq!(change.revision, revision, "changes are pushed entry by entry");
+            if at == 2 && mutant("change-lost") {
+                continue;
+            }
+            self.bytes += change_bytes(&change);
+            self.changes.push_back(change);
+        }
+        while self.bytes > self.bytes_max {
+            self.drop_oldest();
+        }
+    }
+
+    /// Forgets the changes of the oldest entry that there is.
+    fn drop_oldest(&mut self) {
+        let oldest = self.changes.front().expect("bytes are those of changes").revision;
+        while let Some(change) = self.changes.pop_front_if(|change| change.revision == oldest) {
+            self.bytes -= change_bytes(&change);
+            self.first += 1;
+        }
+        self.floor = oldest;
     }
 
     /// The state was replaced by a snapshot: what happened up to `floor` is not known.
@@ -89,8 +115,11 @@ impl History {
     /// The number of the first change with a higher revision than `revision`. `None`: some of them are not kept.
     #[must_use]
     pub fn number_after(&self, revision: Index) -> Option<u64> {
-        let _ = revision;
-        todo!()
+        if revision < self.floor {
+            return None;
+        }
+        let before = self.changes.partition_point(|change| change.revision <= revision);
+        Some(self.first + before as u64)
     }
 
     /// A change by its number, `None` when it is not kept (any more, or yet).
@@ -99,4 +128,13 @@ impl History {
         let offset = number.checked_sub(self.first)?;
         self.changes.get(usize::try_from(offset).ok()?)
     }
+}
+
+/// What a change is reckoned as: its own size, its key, its value and its type.
+fn change_bytes(change: &Change) -> usize {
+    let content = match &change.kind {
+        ChangeKind::Put(item) => item.value.len() + item.content_type.as_ref().map_or(0, |name| name.len()),
+        ChangeKind::Delete | ChangeKind::Expire => 0,
+    };
+    size_of::<Change>() + change.key.len() + content
 }

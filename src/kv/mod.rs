@@ -1,13 +1,18 @@
 //! The state machine: keys and values, changed only by committed commands in log order.
 //!
-//! [`command`] says what can be asked, [`payload`] how that is written into a log entry, [`store`] what it does,
-//! [`session`] why nothing is done twice, and [`restore`] how everything is read back from a snapshot.
+//! [`command`] says what can be asked, [`payload`] how that is written into a log entry, [`store`] what it does and
+//! [`outcome`] what became of it, [`session`] why nothing is done twice, [`history`] what has changed of late, and
+//! [`restore`] how everything is read back from a snapshot.
 //!
-//! What this leaves out: there is no expiry of keys, no history of old values, and no operation on several keys.
+//! What this leaves out: old values. Nothing is known of a key but its last write.
 
 mod capture;
 pub mod command;
+mod counter;
+mod execute;
 pub mod history;
+mod idempotency;
+mod items;
 pub mod outcome;
 pub mod payload;
 pub mod range;
@@ -16,3 +21,4 @@ pub mod session;
 mod snapshot;
 mod state_hash;
 pub mod store;
+mod transaction;

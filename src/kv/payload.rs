@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Numbers are little-endian. The time is 0 until the leader proposes the write: it writes the logical time over it. A
-//! leader's own commands have the number (`seq`) 0: they are no write of any client, and count as new always. The version says how the command is written; a node that does not know it must not
-//! guess, because all nodes have to do the same with an entry.
+//! leader's own commands have the number (`seq`) 0: they are no write of any client, have no idempotency key, and count
+//! as new always. The version says how the command is written; a node that does not know it must not guess, because all
+//! nodes have to do the same with an entry.
 
 use std::fmt;
 use std::io::Cursor;
@@ -85,7 +86,7 @@ impl Payload {
         if let Err(error) = write.check() {
             panic!("a command is checked before it is written down: {error}");
         }
-        assert_eq!(id.seq == 0, write.command.is_internal(), "writes of clients are numbered, and only they");
+        assert!(is_named_rightly(*id, write), "writes of clients are numbered, and only they");
         let mut out = Vec::with_capacity(HEADER_BYTES + write.command.value_len() + 256);
         for number in [id.origin.0, id.incarnation.0, id.seq, time.0] {
             out.extend_from_slice(&number.to_le_bytes());
@@ -118,15 +119,25 @@ impl Payload {
         }
         let write = Write { command, idempotency_key: key };
         write.check().map_err(PayloadError::Rule)?;
-        if (id.seq == 0) != write.command.is_internal() {
+        if !is_named_rightly(id, &write) {
             return Err(PayloadError::Header);
         }
         Ok(Payload { id, time, write })
     }
 }
 
+/// Writes of clients have numbers. What a leader does of its own accord has none, and no idempotency key.
+fn is_named_rightly(id: WriteId, write: &Write) -> bool {
+    let is_internal = write.command.is_internal();
+    (id.seq == 0) == is_internal && !(is_internal && write.idempotency_key.is_some())
+}
+
 /// Writes the time of its proposal into an encoded payload.
+///
+/// # Panics
+/// When the bytes are no payload.
 pub fn stamp(payload: &mut [u8], time: LogicalTime) {
+    assert!(payload.len() >= HEADER_BYTES, "only what was encoded or decoded is stamped");
     payload[TIME].copy_from_slice(&time.0.to_le_bytes());
 }
 

@@ -27,8 +27,15 @@ impl KeyRange {
     pub fn contains(&self, key: &str) -> bool {
         key.starts_with(&self.prefix)
             && self.start.as_deref().is_none_or(|start| key >= start)
-            && self.end.as_deref().is_none_or(|end| key < end)
+            && self.end.as_deref().is_none_or(|end| end.is_empty() || key < end)
             && self.after.as_deref().is_none_or(|after| key > after)
+    }
+
+    /// Whether every key lies in it, whatever keys there are.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        let mut bounds = [&self.start, &self.end, &self.after].into_iter().flatten();
+        self.prefix.is_empty() && bounds.all(String::is_empty)
     }
 
     /// Where to begin to look. Keys from there on are in the range up to the first one that is not
@@ -41,4 +48,20 @@ impl KeyRange {
             _ => Bound::Included(start),
         }
     }
+}
+
+/// The first text that is greater than every text with this prefix; `None` when there is none.
+///
+/// The order of UTF-8 bytes is the order of the characters, so it is the prefix with the last character that has a
+/// successor replaced by that, and without what follows.
+pub(crate) fn prefix_end(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        // The successor, past the surrogates, which are no characters.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
 }

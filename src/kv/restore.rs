@@ -3,22 +3,25 @@
 //! Everything is checked: what this accepts is a state that a state machine can have. Memory is used only for what the
 //! bytes really hold, whatever they say of themselves.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::kv::idempotency::{Idempotency, Record, decode_outcome};
+use crate::kv::items::{Item, Items};
 use crate::kv::session::{Sessions, WriteId};
 use crate::kv::snapshot::{
-    HEADER_BYTES, Header, ITEM_HEADER_BYTES, MAGIC, NO_TYPE, SESSION_BYTES, TRAILER_BYTES, VERSION,
-    frame_bytes, hash_frame, hash_item, item_bytes,
+    HEADER_BYTES, Header, ITEM_HEADER_BYTES, MAGIC, NO_TYPE, RECORD_HEADER_BYTES, SESSION_BYTES,
+    TRAILER_BYTES, VERSION, frame_bytes, hash_frame, hash_item, hash_record, item_bytes,
 };
 use crate::kv::state_hash::StateHash;
-use crate::kv::store::{Item, Store};
+use crate::kv::store::Store;
 use crate::limits::{
-    CONTENT_TYPE_BYTES_MAX, COUNTER_MAX, KEY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, VALUE_BYTES_MAX,
+    CONTENT_TYPE_BYTES_MAX, COUNTER_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_MS_MIN,
+    IDEMPOTENT_OUTCOME_BYTES_MAX, KEY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES, TTL_MS_MAX, VALUE_BYTES_MAX,
 };
 use crate::raft::types::{Incarnation, Index, NodeId};
 use crate::util::mutation::mutant;
+use crate::util::time::LogicalTime;
 
 /// Why bytes are no snapshot that this version can read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +41,8 @@ pub enum RestoreError {
     },
     /// A session breaks a rule.
     Session(u32),
+    /// The record of an idempotency key breaks a rule: its number, from 1, and the rule.
+    Record(u64, &'static str),
     /// An item breaks a rule: its number, from 1, and the rule.
     Item(u64, &'static str),
     /// What was read is not what was written.
@@ -56,6 +61,9 @@ impl fmt::Display for RestoreError {
                 write!(f, "it should have {expected} bytes and has {found}")
             }
             RestoreError::Session(number) => write!(f, "its session number {number} breaks a rule"),
+            RestoreError::Record(number, rule) => {
+                write!(f, "its idempotency record number {number} {rule}")
+            }
             RestoreError::Item(number, rule) => write!(f, "its item number {number} {rule}"),
             RestoreError::Hash => f.write_str("what was read is not what was written"),
         }
@@ -76,6 +84,7 @@ pub struct Restore {
     header: Option<Header>,
     sessions: Sessions,
     sessions_read: u32,
+    idempotency: Idempotency,
     items: Vec<(Box<str>, Item)>,
     item_bytes: u64,
     hash: StateHash,
@@ -94,6 +103,7 @@ impl Restore {
             header: None,
             sessions: Sessions::default(),
             sessions_read: 0,
+            idempotency: Idempotency::default(),
             items: Vec::new(),
             item_bytes: 0,
             hash: StateHash::new(),
@@ -140,15 +150,18 @@ impl Restore {
     pub fn finish(self) -> Result<Store, RestoreError> {
         let length = RestoreError::Length { expected: self.bytes, found: self.pushed };
         let header = self.header.filter(|_| self.is_whole).ok_or(length)?;
-        if frame_bytes(&self.sessions) + self.item_bytes != header.bytes {
+        let (mut sessions, mut idempotency) = (self.sessions, self.idempotency);
+        if frame_bytes(&sessions) + idempotency.bytes() + self.item_bytes != header.bytes {
             return Err(RestoreError::Header);
         }
-        let mut sessions = self.sessions;
         if mutant("snapshot-without-sessions") {
             sessions = Sessions::default();
         }
-        let items = BTreeMap::from_iter(self.items);
-        Ok(Store::restored(header.applied_index, items, self.item_bytes, sessions))
+        if mutant("idempotency-forgotten-in-snapshot") {
+            idempotency = Idempotency::default();
+        }
+        let items = Items::from_iter(self.items);
+        Ok(Store::restored(header.applied_index, header.logical_time, sessions, idempotency, items))
     }
 
     /// Reads the next part at the beginning of `bytes` and says how long it is; `None` when more bytes are needed, or
@@ -157,8 +170,10 @@ impl Restore {
         let Some(header) = self.header else { return self.read_header(bytes) };
         if self.sessions_read < header.sessions {
             self.read_session(bytes)
+        } else if self.idempotency.count() < header.records {
+            self.read_record(bytes, &header)
         } else if (self.items.len() as u64) < header.items {
-            self.read_item(bytes, header.applied_index)
+            self.read_item(bytes, &header)
         } else {
             self.read_trailer(bytes)
         }
@@ -180,6 +195,8 @@ impl Restore {
             applied_index: Index(number_64(bytes, 16)),
             items: number_64(bytes, 24),
             bytes: number_64(bytes, 32),
+            logical_time: LogicalTime(number_64(bytes, 40)),
+            records: number_64(bytes, 48),
         };
         if header.bytes != self.bytes {
             return Err(RestoreError::Length { expected: header.bytes, found: self.bytes });
@@ -187,13 +204,15 @@ impl Restore {
         let frame = (HEADER_BYTES + TRAILER_BYTES) as u128;
         let at_least = frame
             + u128::from(header.sessions) * SESSION_BYTES as u128
+            + u128::from(header.records) * (RECORD_HEADER_BYTES + 2) as u128
             + u128::from(header.items) * (ITEM_HEADER_BYTES + 1) as u128;
-        if at_least > u128::from(header.bytes) || header.applied_index.0 > COUNTER_MAX {
+        let newest = header.applied_index.0.max(header.logical_time.0);
+        if at_least > u128::from(header.bytes) || newest > COUNTER_MAX {
             return Err(RestoreError::Header);
         }
         self.header = Some(header);
         if header.sessions == 0 {
-            self.begin_items(&header);
+            self.hash = hash_frame(&header, &self.sessions);
         }
         Ok(Some(HEADER_BYTES))
     }
@@ -216,27 +235,72 @@ impl Restore {
         self.sessions.advance(id);
         let header = self.header.expect("sessions come behind the header");
         if self.sessions_read == header.sessions {
-            self.begin_items(&header);
+            self.hash = hash_frame(&header, &self.sessions);
         }
         Ok(Some(SESSION_BYTES))
     }
 
-    fn begin_items(&mut self, header: &Header) {
-        self.hash = hash_frame(header.applied_index, &self.sessions, header.items);
+    fn read_record(&mut self, bytes: &[u8], header: &Header) -> Result<Option<usize>, RestoreError> {
+        if bytes.len() < RECORD_HEADER_BYTES {
+            return Ok(None);
+        }
+        let number = self.idempotency.count() + 1;
+        let broken = |rule| Err(RestoreError::Record(number, rule));
+        let (key_len, outcome_len) = (usize::from(bytes[24]), number_32(bytes, 25) as usize);
+        if !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key_len) || outcome_len > IDEMPOTENT_OUTCOME_BYTES_MAX {
+            return broken("has an impossible length");
+        }
+        let outcome_at = RECORD_HEADER_BYTES + key_len;
+        let Some(bytes) = bytes.get(..outcome_at + outcome_len) else { return Ok(None) };
+        let Ok(key) = std::str::from_utf8(&bytes[RECORD_HEADER_BYTES..outcome_at]) else {
+            return broken("has a key that is no text");
+        };
+        let record = Record {
+            key: key.into(),
+            fingerprint: number_64(bytes, 16),
+            time: LogicalTime(number_64(bytes, 8)),
+            revision: Index(number_64(bytes, 0)),
+            outcome: bytes[outcome_at..].into(),
+        };
+        let (last_revision, last_time) =
+            self.idempotency.last().map_or_else(Default::default, |last| (last.revision, last.time));
+        if record.revision <= last_revision || record.revision > header.applied_index {
+            return broken("has an impossible revision");
+        }
+        let is_too_old = header.logical_time - record.time > IDEMPOTENCY_MS_MIN;
+        if record.time < last_time || record.time > header.logical_time || is_too_old {
+            return broken("has an impossible time");
+        }
+        if decode_outcome(&record.outcome).is_none() {
+            return broken("has no outcome that is remembered");
+        }
+        hash_record(&mut self.hash, &record);
+        if !self.idempotency.push(record) {
+            return broken("has the key of another one");
+        }
+        if self.idempotency.is_too_much() {
+            return broken("is more than is remembered");
+        }
+        Ok(Some(bytes.len()))
     }
 
-    fn read_item(&mut self, bytes: &[u8], applied_index: Index) -> Result<Option<usize>, RestoreError> {
+    fn read_item(&mut self, bytes: &[u8], header: &Header) -> Result<Option<usize>, RestoreError> {
         if bytes.len() < ITEM_HEADER_BYTES {
             return Ok(None);
         }
         let number = self.items.len() as u64 + 1;
         let broken = |rule| Err(RestoreError::Item(number, rule));
         let revision = Index(number_64(bytes, 0));
-        let (key_len, type_len) = (number_16(bytes, 8), number_16(bytes, 10));
-        let value_len = number_32(bytes, 12) as usize;
+        let end = number_64(bytes, 8);
+        let (key_len, type_len) = (number_16(bytes, 16), number_16(bytes, 18));
+        let value_len = number_32(bytes, 20) as usize;
         let type_len = if type_len == NO_TYPE { None } else { Some(usize::from(type_len)) };
-        if revision == Index(0) || revision > applied_index {
+        if revision == Index(0) || revision > header.applied_index {
             return broken("has an impossible revision");
+        }
+        // It was given at a time that is over.
+        if end > header.logical_time.0 + TTL_MS_MAX {
+            return broken("has an impossible end of its life");
         }
         let key_len = usize::from(key_len);
         if !(1..=KEY_BYTES_MAX).contains(&key_len)
@@ -258,11 +322,15 @@ impl Restore {
             return broken("is out of order");
         }
         let content_type = type_len.map(|_| Arc::from(content_type));
-        let mut item = Item { value: bytes[value_at..].into(), content_type, revision, expires_at: None };
+        let expires_at = (end > 0).then_some(LogicalTime(end));
+        let mut item = Item { value: bytes[value_at..].into(), content_type, revision, expires_at };
         hash_item(&mut self.hash, key, &item);
         self.item_bytes += item_bytes(key, &item);
         if mutant("snapshot-loses-revisions") {
-            item.revision = applied_index;
+            item.revision = header.applied_index;
+        }
+        if mutant("snapshot-loses-lives") {
+            item.expires_at = None;
         }
         self.items.push((key.into(), item));
         Ok(Some(bytes.len()))

@@ -1,33 +1,20 @@
 //! The keys and their values: what all nodes compute alike from the same log.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use crate::kv::capture::Capture;
-use crate::kv::command::Command;
 use crate::kv::history::Change;
+use crate::kv::idempotency::Idempotency;
+pub use crate::kv::items::Item;
+use crate::kv::items::Items;
 pub use crate::kv::outcome::Applied;
 use crate::kv::payload::Payload;
 use crate::kv::range::KeyRange;
 use crate::kv::restore::{Restore, RestoreError};
 use crate::kv::session::Sessions;
-use crate::kv::snapshot::{Header, frame_bytes, hash_frame, hash_item, item_bytes};
+use crate::kv::snapshot::{Header, frame_bytes, hash_frame, hash_item, hash_record};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::LogicalTime;
-
-/// A key's value with what is known about it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Item {
-    /// The bytes as written.
-    pub value: Arc<[u8]>,
-    /// What the writer called them.
-    pub content_type: Option<Arc<str>>,
-    /// The index of the write: the key's revision.
-    pub revision: Index,
-    /// When its life is over, if it has an end.
-    pub expires_at: Option<LogicalTime>,
-}
 
 /// A part of a listing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -39,22 +26,27 @@ pub struct Page {
 }
 
 /// The state machine. Everything in it follows from the log up to [`Store::applied_index`], and from nothing else; but
-/// for a snapshot that is being taken, which is no part of the state and does not count when two are compared.
+/// for a snapshot that is being taken and the changes of the last entry, which are no part of the state and do not count
+/// when two are compared.
 #[derive(Clone, Default, Debug)]
 pub struct Store {
     applied_index: Index,
-    items: BTreeMap<Box<str>, Item>,
-    /// Bytes of `items` in a snapshot.
-    item_bytes: u64,
+    pub(super) logical_time: LogicalTime,
+    pub(super) items: Items,
     sessions: Sessions,
-    capture: Option<Box<Capture>>,
+    pub(super) idempotency: Idempotency,
+    /// What the last entry changed, until somebody takes it.
+    pub(super) changes: Vec<Change>,
+    pub(super) capture: Option<Box<Capture>>,
 }
 
 impl PartialEq for Store {
     fn eq(&self, other: &Store) -> bool {
         self.applied_index == other.applied_index
+            && self.logical_time == other.logical_time
             && self.items == other.items
             && self.sessions == other.sessions
+            && self.idempotency == other.idempotency
     }
 }
 
@@ -62,13 +54,14 @@ impl Eq for Store {}
 
 impl Store {
     /// What a snapshot held.
-    pub(crate) fn restored(
+    pub(super) fn restored(
         applied_index: Index,
-        items: BTreeMap<Box<str>, Item>,
-        item_bytes: u64,
+        logical_time: LogicalTime,
         sessions: Sessions,
+        idempotency: Idempotency,
+        items: Items,
     ) -> Store {
-        Store { applied_index, items, item_bytes, sessions, capture: None }
+        Store { applied_index, logical_time, items, sessions, idempotency, ..Store::default() }
     }
 
     /// Carries out the command of the entry at `index`. Its conditions are judged against the state that all entries
@@ -78,94 +71,74 @@ impl Store {
     /// When an entry is left out or repeated.
     pub fn apply(&mut self, index: Index, payload: Payload) -> Applied {
         self.pass(index);
-        let Payload { id, time: _, write } = payload;
-        if !self.sessions.advance(id) && !mutant("no-dedupe") {
+        let Payload { id, time, write } = payload;
+        if time > self.logical_time || mutant("logical-time-goes-back") {
+            self.logical_time = time;
+        }
+        self.evict_records();
+        // A leader's own commands have no number: doing one twice is harmless, because it depends on the time alone.
+        let is_new = id.seq == 0 || self.sessions.advance(id);
+        if !is_new && !mutant("no-dedupe") {
             return Applied::Skipped;
         }
-        let command = write.command;
-        let current = command.key().and_then(|key| self.items.get(key)).map(|item| item.revision);
-        let holds = command.condition().is_none_or(|condition| condition.holds(current));
-        if !holds && !mutant("conditions-ignored") {
-            return Applied::ConditionFailed { current };
+        let outcome = self.execute(index, write);
+        if let Some(last) = self.changes.last_mut() {
+            last.is_last = !mutant("is-last-wrong");
         }
-        match command {
-            Command::Put { key, value, content_type, .. } => {
-                let content_type = content_type.map(Arc::from);
-                self.put(key, Item { value: value.into(), content_type, revision: index, expires_at: None });
-            }
-            Command::Delete { key, .. } => self.remove(key),
-            _ => todo!(),
-        }
-        Applied::Written
+        outcome
     }
 
-    /// What the last entry changed, in the order of the keys; given once.
+    /// What the last entry changed, in the order of the keys; given once, and only until the next entry.
     pub fn take_changes(&mut self) -> Vec<Change> {
-        todo!()
+        std::mem::take(&mut self.changes)
     }
 
     /// The time of the newest entry that has one. It never goes back.
     #[must_use]
     pub fn logical_time(&self) -> LogicalTime {
-        todo!()
+        self.logical_time
     }
 
     /// When the next key's life is over.
     #[must_use]
     pub fn next_expiry(&self) -> Option<LogicalTime> {
-        todo!()
+        self.items.next_expiry()
     }
 
     /// Keys whose life is over at `now`, with their revisions, earliest first, at most `max`.
     #[must_use]
-    pub fn expired(&self, _now: LogicalTime, _max: usize) -> Vec<(String, Index)> {
-        todo!()
+    pub fn expired(&self, now: LogicalTime, max: usize) -> Vec<(String, Index)> {
+        let expired = self.items.expired(now).take(max);
+        expired.map(|(key, item)| (key.to_owned(), item.revision)).collect()
     }
 
     /// The keys of a range with what is known about them, in order.
     pub fn range(&self, range: &KeyRange) -> impl Iterator<Item = (&str, &Item)> {
-        let bounds = (range.first(), std::ops::Bound::Unbounded);
-        let items = self.items.range::<str, _>(bounds).map(|(key, item)| (key.as_ref(), item));
-        items.take_while(|(key, _)| range.contains(key))
+        self.items.iter_from(range.first()).take_while(|(key, _)| range.contains(key))
     }
 
     /// One page of a range: at most `limit` keys, and at most `PAGE_BYTES_MAX` bytes of keys and, `with_values`, values;
     /// at least one key if there is one.
     #[must_use]
-    pub fn page(&self, _range: &KeyRange, _limit: usize, _with_values: bool) -> Page {
-        todo!()
+    pub fn page(&self, range: &KeyRange, limit: usize, with_values: bool) -> Page {
+        let mut page = Page::default();
+        let mut bytes = 0;
+        for (key, item) in self.range(range) {
+            bytes += key.len() + if with_values { item.value.len() } else { 0 };
+            let is_full = page.keys.len() >= limit || bytes > PAGE_BYTES_MAX;
+            if is_full && !page.keys.is_empty() {
+                page.has_more = true;
+                break;
+            }
+            page.keys.push((key.into(), item.clone()));
+        }
+        page
     }
 
     /// How many keys a range has. Reads all of them, unless it is the whole.
     #[must_use]
-    pub fn count(&self, _range: &KeyRange) -> u64 {
-        todo!()
-    }
-
-    fn put(&mut self, key: String, item: Item) {
-        self.item_bytes += item_bytes(&key, &item);
-        if let Some(present) = self.items.get_mut(key.as_str()) {
-            let old = std::mem::replace(present, item);
-            self.on_gone(key, old);
-        } else {
-            self.items.insert(key.into_boxed_str(), item);
-        }
-    }
-
-    fn remove(&mut self, key: String) {
-        if mutant("deleted-key-comes-back") && self.capture.is_some() {
-            return;
-        }
-        if let Some(old) = self.items.remove(key.as_str()) {
-            self.on_gone(key, old);
-        }
-    }
-
-    fn on_gone(&mut self, key: String, old: Item) {
-        self.item_bytes -= item_bytes(&key, &old);
-        if let Some(capture) = &mut self.capture {
-            capture.keep_aside(key, old);
-        }
+    pub fn count(&self, range: &KeyRange) -> u64 {
+        if range.is_whole() { self.key_count() } else { self.range(range).count() as u64 }
     }
 
     /// Notes that the entry at `index` is done: one without a command changes nothing.
@@ -175,6 +148,7 @@ impl Store {
     pub fn pass(&mut self, index: Index) {
         assert_eq!(index, self.applied_index.next(), "entries are applied in order, each once");
         self.applied_index = index;
+        self.changes = Vec::new();
     }
 
     /// The last entry applied.
@@ -192,7 +166,7 @@ impl Store {
     /// How many keys there are.
     #[must_use]
     pub fn key_count(&self) -> u64 {
-        self.items.len() as u64
+        self.items.count()
     }
 
     /// The newest write applied of each origin.
@@ -205,8 +179,11 @@ impl Store {
     /// it is for tests and simulators, not for every turn.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
-        let mut hash = hash_frame(self.applied_index, &self.sessions, self.key_count());
-        for (key, item) in &self.items {
+        let mut hash = hash_frame(&self.header(), &self.sessions);
+        for record in self.idempotency.iter_after(Index(0)) {
+            hash_record(&mut hash, record);
+        }
+        for (key, item) in self.items.iter() {
             hash_item(&mut hash, key, item);
         }
         hash.get()
@@ -215,7 +192,18 @@ impl Store {
     /// Exactly how long a snapshot of the present state would be.
     #[must_use]
     pub fn snapshot_bytes(&self) -> u64 {
-        frame_bytes(&self.sessions) + self.item_bytes
+        frame_bytes(&self.sessions) + self.idempotency.bytes() + self.items.bytes()
+    }
+
+    fn header(&self) -> Header {
+        Header {
+            applied_index: self.applied_index,
+            logical_time: self.logical_time,
+            sessions: u32::try_from(self.sessions.count()).expect("origins are nodes, and few"),
+            records: self.idempotency.count(),
+            items: self.key_count(),
+            bytes: self.snapshot_bytes(),
+        }
     }
 
     /// Begins a snapshot of the present state; says how long it will be. What is applied from here on does not show in
@@ -225,24 +213,20 @@ impl Store {
     /// When one is being taken already.
     pub fn begin_snapshot(&mut self) -> u64 {
         assert!(self.capture.is_none(), "one snapshot at a time");
-        let header = Header {
-            applied_index: self.applied_index,
-            sessions: u32::try_from(self.sessions.count()).expect("origins are nodes, and few"),
-            items: self.key_count(),
-            bytes: self.snapshot_bytes(),
-        };
+        let header = self.header();
         self.capture = Some(Box::new(Capture::new(header, self.sessions.clone())));
         header.bytes
     }
 
-    /// Appends the next part of the snapshot to `out`: about `budget` bytes, at most that and one item. Says whether
+    /// Appends the next part of the snapshot to `out`: about `budget` bytes, at most that and one item or
+    /// record. Says whether
     /// this was the last one.
     ///
     /// # Panics
     /// When none is being taken.
     pub fn write_snapshot(&mut self, out: &mut Vec<u8>, budget: usize) -> bool {
         let capture = self.capture.as_mut().expect("a snapshot was begun");
-        let is_whole = capture.write(&self.items, out, budget);
+        let is_whole = capture.write(&self.idempotency, &self.items, out, budget);
         if is_whole {
             self.capture = None;
         }

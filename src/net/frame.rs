@@ -256,7 +256,9 @@ fn decode_header(header: &[u8]) -> Result<Envelope, FrameError> {
         return Err(FrameError::Header("it has bytes left over".into()));
     }
     if largest_counter(&envelope) > COUNTER_MAX {
-        return Err(FrameError::Header("a term, an index or a round is larger than any node gets to".into()));
+        return Err(FrameError::Header(
+            "a term, an index, a round or a time is larger than any node gets to".into(),
+        ));
     }
     Ok(envelope)
 }
@@ -273,7 +275,9 @@ fn largest_counter(envelope: &Envelope) -> u64 {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { prev_index, hint } } => {
             prev_index.0.max(id(*hint))
         }
-        Message::Heartbeat { commit_index, round, is_full: _ } => commit_index.0.max(round.0),
+        Message::Heartbeat { commit_index, round, is_full: _, time } => {
+            commit_index.0.max(round.0).max(time.0)
+        }
         Message::HeartbeatResponse { round, is_full: _ } => round.0,
         Message::InstallSnapshot { snapshot, offset, chunk: _ } => {
             id(snapshot.last).max(snapshot.bytes).max(*offset)

@@ -10,7 +10,7 @@ use crate::raft::role::Role;
 use crate::raft::storage::{Purpose, Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};
 use crate::util::mutation::mutant;
-use crate::util::time::Millis;
+use crate::util::time::{LogicalTime, Millis};
 
 impl<S: Storage> Raft<S> {
     // ---- follower -------------------------------------------------------------------------------
@@ -237,7 +237,8 @@ impl<S: Storage> Raft<S> {
         if mutant("heartbeat-commits-anything") {
             commit_index = self.commit_index;
         }
-        self.send(peer, Message::Heartbeat { commit_index, round, is_full: self.storage.is_full() });
+        let is_full = self.storage.is_full();
+        self.send(peer, Message::Heartbeat { commit_index, round, is_full, time: LogicalTime::default() });
     }
 
     /// Sends every peer what it lacks, as far as its window allows, and the commit index when that is all there is.

@@ -6,6 +6,7 @@ use crate::raft::entry::Entries;
 use crate::raft::storage::SnapshotMeta;
 use crate::raft::types::{EntryId, Index, NodeId, Standing, Term};
 use crate::util::mutation::mutant;
+use crate::util::time::LogicalTime;
 
 /// Names a round of heartbeats: an ack with this number answers a heartbeat sent after every read with a number up to
 /// it was registered. Counts up within a leadership; never taken from a request.
@@ -83,6 +84,10 @@ pub enum Message {
         /// The leader's disk is full: new writes would be refused.
         #[serde(default)]
         is_full: bool,
+        /// The leader's logical time, for who applies the entries; 0 as long as the leader must not use its own. The
+        /// protocol leaves it at 0, and looks at it nowhere.
+        #[serde(default)]
+        time: LogicalTime,
     },
     /// Answers [`Message::Heartbeat`].
     HeartbeatResponse {

@@ -216,7 +216,7 @@ impl<S: Storage> Raft<S> {
             Message::AppendEntriesResponse { outcome } => {
                 self.handle_append_entries_response(now, from, outcome);
             }
-            Message::Heartbeat { commit_index, round, is_full } => {
+            Message::Heartbeat { commit_index, round, is_full, time: _ } => {
                 self.follow_leader(now, from)?;
                 self.handle_heartbeat(from, commit_index, round, is_full)?;
             }

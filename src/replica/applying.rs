@@ -10,13 +10,14 @@ use crate::replica::io::{Outcome, Reply};
 use crate::replica::replica::Replica;
 use crate::replica::restore::restore;
 use crate::util::mutation::mutant;
+use crate::util::time::Millis;
 
 impl<S: Storage> Replica<S> {
     /// Applies committed entries, one after the other, up to the turn's budget. The rest follows in the next turns.
-    pub(super) fn apply_committed(&mut self) -> Result<(), StorageError> {
+    pub(super) fn apply_committed(&mut self, now: Millis) -> Result<(), StorageError> {
         let mut bytes = 0;
         while self.store.applied_index() < self.committed && bytes < APPLY_BYTES_PER_TURN_MAX {
-            let applied = self.apply_next()?;
+            let applied = self.apply_next(now)?;
             self.snapshots.on_applied(applied);
             bytes += applied;
         }
@@ -24,7 +25,7 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Applies one entry and says how many bytes it has.
-    fn apply_next(&mut self) -> Result<usize, StorageError> {
+    fn apply_next(&mut self, now: Millis) -> Result<usize, StorageError> {
         let index = self.store.applied_index().next();
         let entry = self.raft.storage().entry(index)?;
         let bytes = entry.bytes().len();
@@ -46,6 +47,8 @@ impl<S: Storage> Replica<S> {
             Applied::Repeated { revision, first } => (revision, Some(Outcome::Applied(*first))),
             applied => (index, Some(Outcome::Applied(applied))),
         };
+        self.clock.on_applied(entry.term(), self.store.logical_time(), now);
+        self.history.push(self.store.take_changes());
         if let Some(seq) = self.writes.own_seq(id) {
             let replies = &mut self.replies;
             self.writes.on_applied(seq, entry.payload(), outcome, |ticket, outcome| {
@@ -57,7 +60,7 @@ impl<S: Storage> Replica<S> {
 
     /// The leader's snapshot was installed: this node's state is what it holds. Waiting reads go on, since a later state
     /// is as good for them; a snapshot of its own that was in the making is gone.
-    pub(super) fn on_installed(&mut self, snapshot: SnapshotMeta) -> Result<(), StorageError> {
+    pub(super) fn on_installed(&mut self, now: Millis, snapshot: SnapshotMeta) -> Result<(), StorageError> {
         let before = self.store.applied_index();
         // Freed first: the memory need not hold both.
         self.store = Store::default();
@@ -65,6 +68,10 @@ impl<S: Storage> Replica<S> {
         let after = store.applied_index();
         assert!(before < after, "an installed snapshot leads from {before} to {after}, and never back");
         self.store = store;
+        self.clock.on_installed(snapshot.last.term, self.store.logical_time(), now);
+        if !mutant("history-outlives-snapshot") {
+            self.history.clear(after);
+        }
         self.snapshots.on_restored();
         self.committed = self.committed.max(after);
         log::info!("took over the leader's snapshot of everything up to {}", snapshot.last);

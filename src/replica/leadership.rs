@@ -40,8 +40,8 @@ impl Leadership {
     }
 
     /// The forwarded write to propose next.
-    pub(crate) fn peek_held(&self) -> Option<&[u8]> {
-        self.held.front().map(Vec::as_slice)
+    pub(crate) fn peek_held(&mut self) -> Option<&mut [u8]> {
+        self.held.front_mut().map(Vec::as_mut_slice)
     }
 
     /// The write that [`Leadership::peek_held`] gave is in the log.

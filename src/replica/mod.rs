@@ -10,9 +10,15 @@
 //! Every node takes snapshots of its own state, so that its log stays short, in slices beside everything else. A node
 //! that lacks entries which no log has any more takes over the leader's snapshot.
 //!
+//! The leader also ends the keys whose life is over. What time it is for them, every node knows from the leader, so that the
+//! next one goes on where it stopped.
+//!
 //! What this leaves out: the state is in memory as a whole, and a snapshot is written as a whole.
 
 mod applying;
+mod clock;
+mod expiry;
+mod growth;
 pub mod io;
 mod leadership;
 mod lives;

@@ -1,18 +1,20 @@
 //! How writes get into the log: own ones and other nodes', proposed by the leader, forwarded by everybody else.
 
 use crate::kv::command::Command;
-use crate::kv::payload::Payload;
+use crate::kv::payload::{Payload, stamp};
 use crate::kv::store::Store;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::raft::{ProposeError, Raft};
 use crate::raft::storage::{Purpose, Storage, StorageError};
 use crate::raft::types::{Index, NodeId};
+use crate::replica::growth::grows;
 use crate::replica::io::{NotApplied, Outcome};
 use crate::replica::replica::Replica;
-use crate::util::time::Millis;
+use crate::util::mutation::mutant;
+use crate::util::time::{LogicalTime, Millis};
 
 /// What became of a payload.
-enum Proposal {
+pub(super) enum Proposal {
     Appended(Index),
     /// This node must not append now.
     NotNow,
@@ -29,7 +31,10 @@ impl<S: Storage> Replica<S> {
         for payload in payloads {
             // Checked here because an entry that cannot be decoded would stop every node that applies it.
             match Payload::decode(&payload) {
-                Ok(Payload { id, .. }) if id.origin != from || id.seq == 0 => {
+                Ok(Payload { id, .. }) if id.seq == 0 && !mutant("upkeep-taken-from-others") => {
+                    log::warn!("dropping what {from} wants to be done as if it was the leader");
+                }
+                Ok(Payload { id, .. }) if id.origin != from => {
                     log::warn!("dropping a write that {from} sent in the name of {}", id.origin);
                 }
                 Ok(Payload { id, .. }) if self.store.sessions().is_newer(id) => {
@@ -42,30 +47,34 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Proposes what waits, own and forwarded writes by turns, as far as there is room. A new leader waits until all
-    /// that it inherited is committed: so what is not committed stays bounded over any number of elections.
+    /// that it inherited is committed and applied: so what is not committed stays bounded over any number of elections,
+    /// and the time that it writes down is not behind any in the log.
     pub(super) fn propose_waiting(&mut self, now: Millis) -> Result<(), StorageError> {
-        if !self.has_committed_in_term() || self.raft.is_transferring() {
+        let Some(time) = self.office_time(now).filter(|_| !self.raft.is_transferring()) else {
             return Ok(());
-        }
+        };
         loop {
-            let forwarded = self.propose_forwarded()?;
-            let own = self.propose_own(now)?;
+            let forwarded = self.propose_forwarded(time)?;
+            let own = self.propose_own(now, time)?;
             if !forwarded && !own {
                 return Ok(());
             }
         }
     }
 
-    fn propose_forwarded(&mut self) -> Result<bool, StorageError> {
+    fn propose_forwarded(&mut self, time: LogicalTime) -> Result<bool, StorageError> {
         let Some(payload) = self.leadership.peek_held() else { return Ok(false) };
         let bytes = payload.len();
         if !self.leadership.has_room(bytes) {
             return Ok(false);
         }
-        match propose(&mut self.raft, &self.store, payload)? {
+        // Borrowed anew, for the rest of the leadership was looked at in between.
+        let payload = self.leadership.peek_held().expect("a write is held");
+        match propose(&mut self.raft, &self.store, payload, time)? {
             Proposal::Appended(index) => {
                 self.leadership.pop_held();
                 self.leadership.on_proposed(index, bytes);
+                self.upkeep.on_proposed(time);
             }
             // Its origin hears of the full disk with the next heartbeat, and cannot be told about this one write: it
             // may have been in an earlier leader's log.
@@ -75,14 +84,15 @@ impl<S: Storage> Replica<S> {
         Ok(true)
     }
 
-    fn propose_own(&mut self, now: Millis) -> Result<bool, StorageError> {
+    fn propose_own(&mut self, now: Millis, time: LogicalTime) -> Result<bool, StorageError> {
         let Some(payload) = self.writes.peek_offer(now) else { return Ok(false) };
         if !self.leadership.has_room(payload.len()) {
             return Ok(false);
         }
-        match propose(&mut self.raft, &self.store, payload)? {
+        match propose(&mut self.raft, &self.store, payload, time)? {
             Proposal::Appended(index) => {
                 self.leadership.on_proposed(index, payload.len());
+                self.upkeep.on_proposed(time);
                 self.writes.confirm_offer(now);
             }
             Proposal::DiskFull => {
@@ -113,8 +123,14 @@ impl<S: Storage> Replica<S> {
     }
 }
 
-/// Appends a payload on the leader. When the disk is full: only one that makes the data no larger.
-fn propose<S: Storage>(raft: &mut Raft<S>, store: &Store, payload: &[u8]) -> Result<Proposal, StorageError> {
+/// Appends a payload on the leader, with the time. When the disk is full: only one that makes the data no larger.
+pub(super) fn propose<S: Storage>(
+    raft: &mut Raft<S>,
+    store: &Store,
+    payload: &mut [u8],
+    time: LogicalTime,
+) -> Result<Proposal, StorageError> {
+    stamp(payload, time);
     let mut result = raft.propose(payload, Purpose::Growth);
     if matches!(result, Err(ProposeError::DiskFull)) && purpose(store, payload) == Purpose::Upkeep {
         result = raft.propose(payload, Purpose::Upkeep);
@@ -132,13 +148,4 @@ fn purpose(store: &Store, payload: &[u8]) -> Purpose {
         Ok(payload) if !grows(store, &payload.write.command) => Purpose::Upkeep,
         _ => Purpose::Growth,
     }
-}
-
-/// Whether the data would be larger for it, as far as can be told before it is applied.
-fn grows(store: &Store, command: &Command) -> bool {
-    let Command::Put { key, value, content_type, .. } = command else { return false };
-    let Some(item) = store.get(key) else { return true };
-    let type_len = |len: Option<usize>| len.unwrap_or(0);
-    let present = item.value.len() + type_len(item.content_type.as_ref().map(|name| name.len()));
-    value.len() + type_len(content_type.as_ref().map(String::len)) > present
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::limits::{READ_CONTEXTS_ASKED_MAX, READS_IN_FLIGHT_MAX};
 use crate::raft::message::ReadContext;
 use crate::raft::types::{Incarnation, Index, Standing};
-use crate::replica::io::{NotApplied, Outcome, Ticket};
+use crate::replica::io::{KeyRange, Listing, NotApplied, Outcome, Ticket};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
@@ -34,6 +34,17 @@ pub(crate) fn before_first_context(standing: Standing, incarnation: Incarnation,
             ReadContext(incarnation.0 << CONTEXTS_PER_INCARNATION_BITS & (u64::MAX >> 1))
         }
     }
+}
+
+/// What a read is to be answered with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// Just that it is its turn: a barrier.
+    Turn,
+    /// A key's value.
+    Value(String),
+    /// The keys of a range.
+    Keys(KeyRange, Listing),
 }
 
 /// The waiting reads of one process.
@@ -65,8 +76,7 @@ struct Question {
 #[derive(Debug)]
 struct Read {
     ticket: Ticket,
-    /// `None`: a barrier.
-    key: Option<String>,
+    asked: Asked,
     deadline: Millis,
     /// May be answered once this is applied.
     confirmed: Option<Index>,
@@ -88,20 +98,15 @@ impl Reads {
         }
     }
 
-    /// Takes a read in, or refuses it when too much is waiting. `key` is `None` for a barrier.
-    pub(crate) fn add(
-        &mut self,
-        ticket: Ticket,
-        key: Option<String>,
-        deadline: Millis,
-    ) -> Result<(), NotApplied> {
+    /// Takes a read in, or refuses it when too much is waiting.
+    pub(crate) fn add(&mut self, ticket: Ticket, asked: Asked, deadline: Millis) -> Result<(), NotApplied> {
         if self.waiting.len() >= READS_IN_FLIGHT_MAX {
             return Err(NotApplied::Overloaded);
         }
         self.last_number += 1;
         self.by_ticket.insert(ticket, self.last_number);
         self.by_deadline.insert((deadline, self.last_number));
-        self.waiting.insert(self.last_number, Read { ticket, key, deadline, confirmed: None });
+        self.waiting.insert(self.last_number, Read { ticket, asked, deadline, confirmed: None });
         Ok(())
     }
 
@@ -159,15 +164,14 @@ impl Reads {
         }
     }
 
-    /// A read that may be answered from a state with everything up to `applied` in it. The key is `None` for a
-    /// barrier.
-    pub(crate) fn take_ready(&mut self, applied: Index) -> Option<(Ticket, Option<String>)> {
+    /// A read that may be answered from a state with everything up to `applied` in it.
+    pub(crate) fn take_ready(&mut self, applied: Index) -> Option<(Ticket, Asked)> {
         let (index, number) = *self.by_index.first()?;
         if index > applied && !mutant("read-before-applied") {
             return None;
         }
         let read = self.remove(number);
-        Some((read.ticket, read.key))
+        Some((read.ticket, read.asked))
     }
 
     /// Ends the reads whose time is up.

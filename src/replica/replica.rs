@@ -4,23 +4,26 @@
 //! [`Replica::drain_immediate`]; [`Replica::sync`]; `drain_immediate` again.
 
 use crate::kv::command::Command;
+use crate::kv::history::History;
 use crate::kv::store::Store;
 use crate::limits::WRITE_SEQ_START_BITS;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::raft::{Config, Raft};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{Incarnation, Index, NodeId, Standing, Term};
+use crate::replica::clock::Clock;
+use crate::replica::expiry::Upkeep;
 use crate::replica::io::{
-    Consistency, Housekeeping, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
+    Consistency, Housekeeping, Listing, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
 use crate::replica::lives::{Life, Lives};
-use crate::replica::reads::{Reads, before_first_context};
+use crate::replica::reads::{Asked, Reads, before_first_context};
 use crate::replica::restore::restore;
 use crate::replica::snapshots::{Snapshots, Traffic};
 use crate::replica::writes::Writes;
 use crate::util::mutation::mutant;
-use crate::util::time::Millis;
+use crate::util::time::{LogicalTime, Millis};
 
 /// What a replica needs to know from the start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +43,8 @@ pub struct ReplicaConfig {
     /// Bytes of the log behind which a snapshot is taken at the earliest; with more data, a third of
     /// the data's size.
     pub snapshot_log_bytes: u64,
+    /// Bytes of past changes that are kept for those who follow them.
+    pub history_bytes: usize,
 }
 
 /// See the module's text.
@@ -53,6 +58,9 @@ pub struct Replica<S: Storage> {
     pub(super) writes: Writes,
     pub(super) reads: Reads,
     pub(super) leadership: Leadership,
+    pub(super) clock: Clock,
+    pub(super) upkeep: Upkeep,
+    pub(super) history: History,
     /// The term and leader that everything offered and asked was meant for.
     view: (Term, Option<NodeId>),
     pub(super) snapshots: Snapshots,
@@ -91,7 +99,6 @@ impl<S: Storage> Replica<S> {
         Ok(Replica {
             id: config.id,
             voters: config.voters,
-            store,
             committed: raft.commit_index(),
             // Numbered from anywhere on: after a disk was set back, the same incarnation may have been used before, and the
             // same numbers must not be.
@@ -103,12 +110,16 @@ impl<S: Storage> Replica<S> {
             // After an election timeout without an answer the leader would have been given up anyway.
             reads: Reads::new(before_first, config.election_timeout_ms),
             leadership: Leadership::default(),
+            clock: Clock::starting_at(store.logical_time(), now),
+            upkeep: Upkeep::default(),
+            history: History::new(store.applied_index(), config.history_bytes),
             view: (raft.term(), raft.leader()),
             snapshots: Snapshots::new(config.snapshot_log_bytes),
             lives: Lives::default(),
             replies: Vec::new(),
             stopping: false,
             handed_over_in: None,
+            store,
             raft,
         })
     }
@@ -122,7 +133,16 @@ impl<S: Storage> Replica<S> {
             self.on_forward(envelope.from, payloads);
             return Ok(());
         }
+        let (from, to, term) = (envelope.from, envelope.to, envelope.term);
+        let time = match &envelope.message {
+            Message::Heartbeat { time, .. } => *time,
+            _ => LogicalTime::default(),
+        };
         self.raft.step(now, envelope)?;
+        let view = (self.raft.term(), self.raft.leader());
+        if time > LogicalTime::default() && to == self.id && view == (term, Some(from)) {
+            self.clock.hear(term, time);
+        }
         self.on_view();
         Ok(())
     }
@@ -179,7 +199,12 @@ impl<S: Storage> Replica<S> {
         if self.stopping {
             return self.answer(ticket, Outcome::NotApplied(NotApplied::Stopping));
         }
-        if deadline <= now && !matches!(request, Request::Read { consistency: Consistency::Stale, .. }) {
+        let is_stale = matches!(
+            request,
+            Request::Read { consistency: Consistency::Stale, .. }
+                | Request::List { consistency: Consistency::Stale, .. }
+        );
+        if deadline <= now && !is_stale {
             return self.answer(ticket, Outcome::NotApplied(NotApplied::NoLeader));
         }
         if let Some(reason) = self.refusal(&request) {
@@ -192,14 +217,15 @@ impl<S: Storage> Replica<S> {
                 }
                 self.writes.add(ticket, write, deadline)
             }
-            Request::Read { key, consistency: Consistency::Stale } => {
-                return self.answer(ticket, Outcome::Value(self.store.get(&key).cloned()));
+            Request::Read { key, .. } if is_stale => return self.answer_read(ticket, Asked::Value(key)),
+            Request::List { range, listing, .. } if is_stale => {
+                return self.answer_read(ticket, Asked::Keys(range, listing));
             }
-            Request::Read { key, consistency: Consistency::Linearizable } => {
-                self.reads.add(ticket, Some(key), deadline)
+            Request::Read { key, .. } => self.reads.add(ticket, Asked::Value(key), deadline),
+            Request::List { range, listing, .. } => {
+                self.reads.add(ticket, Asked::Keys(range, listing), deadline)
             }
-            Request::List { .. } => todo!(),
-            Request::Barrier => self.reads.add(ticket, None, deadline),
+            Request::Barrier => self.reads.add(ticket, Asked::Turn, deadline),
         };
         if let Err(reason) = taken {
             self.answer(ticket, Outcome::NotApplied(reason));
@@ -217,7 +243,11 @@ impl<S: Storage> Replica<S> {
     /// One that does not vote serves nothing of its own: what it has may be as old as can be, and what it writes could
     /// bear the name of a write of its earlier life. Reads that the leader confirms are as good as anybody's.
     fn refusal(&self, request: &Request) -> Option<NotApplied> {
-        let is_confirmed = matches!(request, Request::Read { consistency: Consistency::Linearizable, .. });
+        let is_confirmed = matches!(
+            request,
+            Request::Read { consistency: Consistency::Linearizable, .. }
+                | Request::List { consistency: Consistency::Linearizable, .. }
+        );
         if self.raft.standing() != Standing::Voter && !is_confirmed && !mutant("serves-before-admission") {
             return Some(NotApplied::NotReady);
         }
@@ -252,24 +282,35 @@ impl<S: Storage> Replica<S> {
         if left_over {
             return Millis(0);
         }
-        self.raft.next_deadline().min(self.writes.next_deadline()).min(self.reads.next_deadline())
+        let waiting = self.writes.next_deadline().min(self.reads.next_deadline());
+        self.raft.next_deadline().min(waiting).min(self.upkeep_deadline())
     }
 
     /// Offers the waiting writes and asks for the waiting reads, then gives out the messages that may leave before the
     /// turn's sync. Called twice a turn: before the sync, and after it, when a new commit index is announced and what
     /// the sync made possible is begun.
     ///
+    /// `now` was read from the clock after the turn's input was: what is ordered here gets its time, and a life must not
+    /// begin before the client has asked for it. The same goes for [`Replica::sync`].
+    ///
     /// # Errors
     /// When the storage fails.
     pub fn drain_immediate(&mut self, now: Millis, out: &mut Vec<Envelope>) -> Result<(), StorageError> {
+        self.clock.set(now);
         let raft = &mut self.raft;
         self.reads.maybe_ask(now, |context| raft.read_index(context));
         match self.raft.leader() {
-            Some(leader) if leader == self.id => self.propose_waiting(now)?,
+            Some(leader) if leader == self.id => {
+                self.propose_waiting(now)?;
+                self.propose_upkeep(now)?;
+            }
             Some(leader) => self.forward_waiting(now, leader, out),
             None => {}
         }
-        self.raft.drain_immediate(now, out)
+        let first = out.len();
+        self.raft.drain_immediate(now, out)?;
+        self.time_heartbeats(now, &mut out[first..]);
+        Ok(())
     }
 
     /// The turn's one durable point; applies what is committed; gives promises and answers out.
@@ -279,7 +320,7 @@ impl<S: Storage> Replica<S> {
     pub fn sync(&mut self, now: Millis) -> Result<TurnOutput, StorageError> {
         let synced = self.raft.sync(now)?;
         if let Some(snapshot) = synced.restore {
-            self.on_installed(snapshot)?;
+            self.on_installed(now, snapshot)?;
         }
         for (context, index) in synced.reads {
             self.reads.confirm(context, index);
@@ -291,12 +332,11 @@ impl<S: Storage> Replica<S> {
         if mutant("apply-uncommitted") {
             self.committed = self.committed.max(self.raft.synced_index());
         }
-        self.apply_committed()?;
+        self.apply_committed(now)?;
+        self.maybe_take_office(now);
         self.maybe_raise_incarnation()?;
-        while let Some((ticket, key)) = self.reads.take_ready(self.store.applied_index()) {
-            let value = |key: String| Outcome::Value(self.store.get(&key).cloned());
-            let outcome = key.map_or(Outcome::Reached, value);
-            self.answer(ticket, outcome);
+        while let Some((ticket, asked)) = self.reads.take_ready(self.store.applied_index()) {
+            self.answer_read(ticket, asked);
         }
         // Last, so that an answer that is there after a long turn is given instead of "too late".
         self.expire(now);
@@ -350,10 +390,16 @@ impl<S: Storage> Replica<S> {
         }
     }
 
-    /// The state machine, for checks in simulators and tests.
+    /// The state as it is: for answers that no promise is given for, and for checks.
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The latest changes of keys, in the order of the log.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// The protocol core, for checks in simulators and tests.
@@ -408,5 +454,17 @@ impl<S: Storage> Replica<S> {
 
     pub(super) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         self.replies.push(Reply { ticket, revision: self.store.applied_index(), outcome });
+    }
+
+    fn answer_read(&mut self, ticket: Ticket, asked: Asked) {
+        let outcome = match asked {
+            Asked::Turn => Outcome::Reached,
+            Asked::Value(key) => Outcome::Value(self.store.get(&key).cloned()),
+            Asked::Keys(range, Listing::Count) => Outcome::Count(self.store.count(&range)),
+            Asked::Keys(range, Listing::Page { limit, with_values }) => {
+                Outcome::Page(self.store.page(&range, limit, with_values))
+            }
+        };
+        self.answer(ticket, outcome);
     }
 }

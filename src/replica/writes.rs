@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::kv::command::Write as Asked;
 use crate::kv::outcome::Applied;
@@ -30,6 +31,8 @@ pub(crate) struct Writes {
     waiting: BTreeMap<u64, Write>,
     by_deadline: BTreeSet<(Millis, u64)>,
     by_ticket: BTreeMap<Ticket, u64>,
+    /// Writes with an idempotency key whose clients wait for the answer.
+    by_key: BTreeMap<Arc<str>, u64>,
     /// Payload bytes of `waiting`.
     bytes: usize,
 }
@@ -39,6 +42,7 @@ struct Write {
     /// `None`: the client went away.
     ticket: Option<Ticket>,
     deadline: Millis,
+    idempotency_key: Option<Arc<str>>,
     payload: Vec<u8>,
     /// It may be in some log. Until then it is certain that nobody but this node has seen it.
     handed_out: bool,
@@ -54,14 +58,22 @@ impl Writes {
             waiting: BTreeMap::new(),
             by_deadline: BTreeSet::new(),
             by_ticket: BTreeMap::new(),
+            by_key: BTreeMap::new(),
             bytes: 0,
         }
     }
 
     /// Takes a write in, or refuses it when too much is waiting. A single one always finds room.
+    ///
+    /// Of two writes with the same idempotency key, the second one would wait for the first one's answer. So it is
+    /// refused while somebody else waits for that. When nobody does any more, it goes into the log behind the first one.
     pub(crate) fn add(&mut self, ticket: Ticket, write: Asked, deadline: Millis) -> Result<(), NotApplied> {
         let seq = self.last_seq + 1;
         let id = WriteId { origin: self.origin, incarnation: self.incarnation, seq };
+        let idempotency_key: Option<Arc<str>> = write.idempotency_key.as_deref().map(Arc::from);
+        if idempotency_key.as_ref().is_some_and(|key| self.by_key.contains_key(key)) {
+            return Err(NotApplied::InFlight);
+        }
         // First without the cost of encoding: refusing has to be cheap.
         let bytes_at_least = self.bytes + write.command.value_len();
         if self.waiting.len() >= WRITES_IN_FLIGHT_MAX || bytes_at_least > WRITES_IN_FLIGHT_BYTES_MAX {
@@ -75,13 +87,22 @@ impl Writes {
         self.last_seq = seq;
         self.bytes += payload.len();
         self.by_deadline.insert((deadline, seq));
-        self.waiting.insert(seq, Write { ticket: Some(ticket), deadline, payload, handed_out: false });
+        if let Some(key) = &idempotency_key {
+            self.by_key.insert(key.clone(), seq);
+        }
+        let write = Write { ticket: Some(ticket), deadline, idempotency_key, payload, handed_out: false };
+        self.waiting.insert(seq, write);
         Ok(())
     }
 
     /// Says whose write it is, if this process has numbered it.
     pub(crate) fn own_seq(&self, id: WriteId) -> Option<u64> {
-        (id.origin == self.origin && id.incarnation == self.incarnation).then_some(id.seq)
+        (id.origin == self.origin && id.incarnation == self.incarnation && id.seq > 0).then_some(id.seq)
+    }
+
+    /// The name of what this node does as the leader, and nobody waits for.
+    pub(crate) fn id_of_leader(&self) -> WriteId {
+        WriteId { origin: self.origin, incarnation: self.incarnation, seq: 0 }
     }
 
     /// The leader, or the link to it, is another one, so any waiting write may have been lost: all are to be offered
@@ -101,8 +122,9 @@ impl Writes {
     }
 
     /// The payload to propose next on this node.
-    pub(crate) fn peek_offer(&self, now: Millis) -> Option<&[u8]> {
-        self.next_to_offer(now).map(|seq| self.waiting[&seq].payload.as_slice())
+    pub(crate) fn peek_offer(&mut self, now: Millis) -> Option<&mut [u8]> {
+        let seq = self.next_to_offer(now)?;
+        self.waiting.get_mut(&seq).map(|write| write.payload.as_mut_slice())
     }
 
     /// The payload that [`Writes::peek_offer`] gave is in this node's log.
@@ -226,6 +248,11 @@ impl Writes {
         let Some(seq) = self.by_ticket.remove(&ticket) else { return false };
         let write = self.waiting.get_mut(&seq).expect("every ticket has its write");
         write.ticket = None;
+        if let Some(key) = &write.idempotency_key
+            && !mutant("key-outlives-client")
+        {
+            self.by_key.remove(key);
+        }
         if !write.handed_out {
             self.remove(seq);
         }
@@ -238,6 +265,9 @@ impl Writes {
         self.bytes -= write.payload.len();
         if let Some(ticket) = write.ticket {
             self.by_ticket.remove(&ticket);
+            if let Some(key) = &write.idempotency_key {
+                self.by_key.remove(key);
+            }
         }
         write.ticket
     }

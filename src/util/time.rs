@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Sub;
 
 /// A point in time: milliseconds since an arbitrary start, from a clock that never goes back. The event loop reads
-/// its clock once per turn and hands the result down; nothing below it reads a clock.
+/// its clock before and after a turn's input and hands the result down; nothing below it reads a clock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct Millis(pub u64);
 

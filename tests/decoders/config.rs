@@ -6,9 +6,9 @@ use std::path::Path;
 use keva::config::{Config, LimitSettings, node_id};
 use keva::limits::{
     CLIENT_CONNECTIONS_MAX, CLIENT_TIMEOUT_MS_MAX, CLIENT_TIMEOUT_MS_MIN, ELECTION_TIMEOUT_MS_MAX,
-    ELECTION_TIMEOUT_MS_MIN, HEARTBEATS_PER_ELECTION_TIMEOUT, IDENTITY_BYTES_MAX, NODES_MAX,
-    REQUEST_TIMEOUT_MS_MAX, REQUEST_TIMEOUT_MS_MIN, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_BYTES_UNIT,
-    SNAPSHOT_LOG_BYTES_MAX, SNAPSHOT_LOG_BYTES_MIN, VALUE_BYTES_MAX,
+    ELECTION_TIMEOUT_MS_MIN, HEARTBEATS_PER_ELECTION_TIMEOUT, HISTORY_BYTES_MAX, HISTORY_BYTES_MIN,
+    IDENTITY_BYTES_MAX, NODES_MAX, REQUEST_TIMEOUT_MS_MAX, REQUEST_TIMEOUT_MS_MIN, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, SEGMENT_BYTES_UNIT, SNAPSHOT_LOG_BYTES_MAX, SNAPSHOT_LOG_BYTES_MIN, VALUE_BYTES_MAX,
 };
 use keva::util::rng::Rng;
 
@@ -19,7 +19,7 @@ const SMALL: &str = "cluster = 'home'\n[[node]]\nidentity = 'a'\naddress = '10.0
                      wait_time = '250ms'\n[[node]]\nidentity = 'b'\naddress = 'pi.local'\nkeva_port = '1'\n\
                      user_port = 65535\nbind_address = '::1'\nwait_time = 0.5\n[limits]\nmax_value_size = '64KiB'\n\
                      client_connections = 9\nrequest_timeout = '10s'\nidle_timeout = '1h'\nhead_timeout = '100ms'\n\
-                     stall_timeout = 1\n[storage]\nsegment_size = '1MiB'\n\
+                     stall_timeout = 1\nhistory_size = '1MiB'\n[storage]\nsegment_size = '1MiB'\n\
                      snapshot_log_size = '64GiB'\n";
 const WORDS: [&[u8]; 26] = [
     b"[[node]]\n",
@@ -65,6 +65,7 @@ fn render(config: &Config) -> String {
         idle_timeout_ms,
         head_timeout_ms,
         stall_timeout_ms,
+        history_bytes,
     } = &config.limits;
     for node in &config.nodes {
         text += &format!(
@@ -79,6 +80,7 @@ fn render(config: &Config) -> String {
         "[limits]\nmax_value_size = {value_bytes_max}\nclient_connections = {client_connections_max}\n\
          request_timeout = '{request_timeout_ms}ms'\nidle_timeout = '{idle_timeout_ms}ms'\n\
          head_timeout = '{head_timeout_ms}ms'\nstall_timeout = '{stall_timeout_ms}ms'\n\
+         history_size = {history_bytes}\n\
          [storage]\nsegment_size = {}\nsnapshot_log_size = {}\n",
         config.storage.segment_bytes, config.storage.snapshot_log_bytes
     )
@@ -113,6 +115,7 @@ fn check(config: &Config) {
     assert!(client_times.contains(&limits.idle_timeout_ms));
     assert!(client_times.contains(&limits.head_timeout_ms));
     assert!(client_times.contains(&limits.stall_timeout_ms));
+    assert!((HISTORY_BYTES_MIN..=HISTORY_BYTES_MAX).contains(&limits.history_bytes));
     let segment = config.storage.segment_bytes;
     assert!((SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment));
     assert!(segment.is_multiple_of(SEGMENT_BYTES_UNIT));

@@ -7,7 +7,7 @@ use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRou
 use keva::raft::storage::SnapshotMeta;
 use keva::raft::types::{EntryId, Index, NodeId, Standing, Term};
 use keva::util::rng::Rng;
-use keva::util::time::Millis;
+use keva::util::time::{LogicalTime, Millis};
 
 use crate::bytes::{below, mutate, noise, one_in, pick, pieces, put_u32, u32_at};
 use crate::driver::{bounded, drive};
@@ -30,7 +30,12 @@ fn message(rng: &mut Rng) -> Message {
         5 => Message::AppendEntriesResponse {
             outcome: AppendOutcome::Rejected { prev_index: index, hint: id },
         },
-        6 => Message::Heartbeat { commit_index: index, round: ReadRound(rng.range(0, 9)), is_full: false },
+        6 => Message::Heartbeat {
+            commit_index: index,
+            round: ReadRound(rng.range(0, 9)),
+            is_full: false,
+            time: LogicalTime(rng.range(0, 9)),
+        },
         7 => Message::HeartbeatResponse { round: ReadRound(rng.range(0, 9)), is_full: false },
         8 => Message::ReadIndexResponse { context: ReadContext(rng.next_u64()), index },
         9 => Message::TimeoutNow,

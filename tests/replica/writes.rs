@@ -379,7 +379,12 @@ fn a_write_is_not_sent_at_its_deadline() {
         .run_until("the writer knows no leader", |cluster| cluster.replica(writer).status().leader.is_none());
     let write = cluster.submit(writer, Request::Write(put("k", "v")), 3);
     cluster.run(2);
-    let leads = Message::Heartbeat { commit_index: Index(0), round: Default::default(), is_full: false };
+    let leads = Message::Heartbeat {
+        commit_index: Index(0),
+        round: Default::default(),
+        is_full: false,
+        time: Default::default(),
+    };
     let status = cluster.replica(leader).status();
     cluster.heal();
     cluster.lose(move |envelope| envelope.to == writer);

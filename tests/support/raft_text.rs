@@ -13,6 +13,7 @@ use keva::raft::message::{AppendOutcome, Envelope, Message, ReadContext, ReadRou
 use keva::raft::raft::Raft;
 use keva::raft::storage::{SnapshotMeta, Storage};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, RoleName, Standing, Term};
+use keva::util::time::LogicalTime;
 
 use super::memory_storage::{snapshot_content, snapshot_meta};
 
@@ -81,8 +82,10 @@ pub fn envelope_text(envelope: &Envelope) -> String {
         Message::AppendEntriesResponse { outcome: AppendOutcome::Rejected { prev_index, hint } } => {
             format!(" reject={prev_index} hint={hint}")
         }
-        Message::Heartbeat { commit_index, round, is_full } => {
-            format!(" commit={commit_index} round={}{}", round.0, if *is_full { " full" } else { "" })
+        Message::Heartbeat { commit_index, round, is_full, time } => {
+            let full = if *is_full { " full" } else { "" };
+            let time = if time.0 > 0 { format!(" time={}", time.0) } else { String::new() };
+            format!(" commit={commit_index} round={}{full}{time}", round.0)
         }
         Message::HeartbeatResponse { round, is_full } => {
             format!(" round={}{}", round.0, if *is_full { " full" } else { "" })
@@ -237,7 +240,8 @@ fn parse_message(name: &str, fields: &Fields<'_>) -> Result<Message, String> {
         "Heartbeat" => {
             let round = ReadRound(fields.number("round")?);
             let is_full = fields.has("full");
-            Message::Heartbeat { commit_index: Index(fields.number("commit")?), round, is_full }
+            let commit_index = Index(fields.number("commit")?);
+            Message::Heartbeat { commit_index, round, is_full, time: LogicalTime::default() }
         }
         "HeartbeatResponse" => {
             let round = ReadRound(fields.number("round")?);

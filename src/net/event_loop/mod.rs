@@ -1,11 +1,11 @@
 //! The loop: one thread, one poll, one replica.
 //!
 //! ```text
-//!  poll(no wait if work is left, else until the next deadline)       now = clock, read once
+//!  poll(no wait if work is left, else until the next deadline)       now = clock
 //!   1 read    each ready socket, within a byte budget
 //!   2 step    peers first, then clients; appends, queues, never blocks
 //!   3 time    deadlines, after the input: a slow turn must not depose a live leader
-//!   4 send    what needs no sync -> peers' sockets
+//!   4 send    what needs no sync -> peers' sockets                   now = clock
 //!   5 sync    one fdatasync, or none
 //!   6 apply   committed entries -> answers
 //!   7 write   promises and answers -> sockets

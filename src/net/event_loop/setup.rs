@@ -101,6 +101,7 @@ impl<S> NodeSetup<'_, S> {
             heartbeat_interval_ms: self.config.heartbeat_interval_ms(),
             seed: self.seed,
             snapshot_log_bytes: self.config.storage.snapshot_log_bytes,
+            history_bytes: self.config.limits.history_bytes,
         }
     }
 

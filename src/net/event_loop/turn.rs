@@ -53,6 +53,9 @@ impl<S: Storage> EventLoop<S> {
         self.read(now)?;
         self.step(now)?;
         self.handle_deadlines(now)?;
+        // The process may have stood still between the look at the clock and the reading. What was read then must not be
+        // taken for older than it is: a key's life counts from here.
+        let now = self.clock.now();
         self.send(now)?;
         let output = self.sync(now)?;
         self.answer(now, output.replies);
@@ -62,8 +65,8 @@ impl<S: Storage> EventLoop<S> {
         Ok(())
     }
 
-    /// Sleeps until there is something to do, unless there is already. The rest of the turn happens at the time that
-    /// this returns.
+    /// Sleeps until there is something to do, unless there is already. What is read in the turn is read at the time that
+    /// this returns, or later.
     fn wait(&mut self) -> Result<Millis, RunError> {
         let timeout = self.timeout()?;
         match self.poll.poll(&mut self.events, timeout) {

@@ -1,0 +1,139 @@
+//! What a leader orders of its own accord: the end of keys whose life is over, and now and then the time.
+//!
+//! Nobody waits for these entries. They are proposed once, on the leader, and never offered again: when its leadership
+//! ends, the next leader looks for itself. An entry of a deposed leader that is committed all the same names the writes
+//! that it ends, so it ends nothing that was written again since.
+
+use crate::kv::command::Command;
+use crate::kv::payload::Payload;
+use crate::limits::{EXPIRIES_MAX, TIME_CHECKPOINT_MS, UPKEEP_PAUSE_MS};
+use crate::raft::message::{Envelope, Message};
+use crate::raft::storage::{Storage, StorageError};
+use crate::raft::types::Index;
+use crate::replica::proposals::{Proposal, propose};
+use crate::replica::replica::Replica;
+use crate::util::mutation::mutant;
+use crate::util::time::{LogicalTime, Millis};
+
+/// What a leader keeps about its own entries. Set up anew for each leadership.
+#[derive(Default, Debug)]
+pub(crate) struct Upkeep {
+    /// The entry that ends keys, from its proposal until it is applied. What comes due meanwhile waits for that: until
+    /// then the state does not show which keys are taken care of.
+    expiring: Option<Index>,
+    /// The newest time in the log.
+    written: LogicalTime,
+    /// Before this there is no use in trying: the disk is full, or too much waits to be committed.
+    rest_until: Millis,
+}
+
+impl Upkeep {
+    /// An entry with this time was proposed.
+    pub(super) fn on_proposed(&mut self, time: LogicalTime) {
+        self.written = self.written.max(time);
+    }
+}
+
+impl<S: Storage> Replica<S> {
+    /// What the logical time is on this node: on the leader what it writes into the log, elsewhere a little less. It may
+    /// go back a little when the leader changes. Meant for telling how much of a key's life is left.
+    #[must_use]
+    pub fn logical_now(&self, now: Millis) -> LogicalTime {
+        self.clock.read(now).max(self.store.logical_time())
+    }
+
+    /// The logical time, on a leader that has taken office: one that may write it down and tell the others.
+    pub(super) fn office_time(&self, now: Millis) -> Option<LogicalTime> {
+        let holds_office = self.raft.is_leader() && self.clock.term() == self.raft.term();
+        holds_office.then(|| self.clock.read(now))
+    }
+
+    /// A leader takes office once the entry that opened its term is applied.
+    pub(super) fn maybe_take_office(&mut self, now: Millis) {
+        let term = self.raft.term();
+        let applied_term = self.raft.storage().term(self.store.applied_index());
+        if self.raft.is_leader() && applied_term == Some(term) && self.clock.term() < term {
+            let written = self.store.logical_time();
+            self.clock.take_office(term, written, now);
+            self.upkeep = Upkeep { written, ..Upkeep::default() };
+        }
+    }
+
+    /// Writes the time into the heartbeats among these messages.
+    pub(super) fn time_heartbeats(&self, now: Millis, messages: &mut [Envelope]) {
+        let mut known = self.office_time(now);
+        if mutant("time-told-before-office") {
+            known = Some(self.clock.read(now));
+        }
+        let Some(known) = known else { return };
+        for envelope in messages {
+            if let Message::Heartbeat { time, .. } = &mut envelope.message {
+                *time = known;
+            }
+        }
+    }
+
+    /// Proposes what is due. Called after the clients' writes of the turn: a renewal that has come is in time.
+    pub(super) fn propose_upkeep(&mut self, now: Millis) -> Result<(), StorageError> {
+        if self.upkeep_deadline() > now {
+            return Ok(());
+        }
+        let Some(time) = self.office_time(now) else { return Ok(()) };
+        let is_expiry = self.expiry_deadline() <= now;
+        let command = if is_expiry {
+            // A millisecond less: the time in an entry is rounded down, so the life may have begun that much later.
+            let over = LogicalTime(time.0.saturating_sub(1));
+            Command::Expire { keys: self.store.expired(over, EXPIRIES_MAX) }
+        } else {
+            Command::Tick
+        };
+        let mut payload = Payload { id: self.writes.id_of_leader(), time, write: command.into() }.encode();
+        let index = if self.leadership.has_room(payload.len()) {
+            match propose(&mut self.raft, &self.store, &mut payload, time)? {
+                Proposal::Appended(index) => Some(index),
+                Proposal::NotNow | Proposal::DiskFull => None,
+            }
+        } else {
+            None
+        };
+        let Some(index) = index else {
+            self.upkeep.rest_until = now.after(UPKEEP_PAUSE_MS);
+            return Ok(());
+        };
+        self.leadership.on_proposed(index, payload.len());
+        self.upkeep.on_proposed(time);
+        if is_expiry {
+            self.upkeep.expiring = Some(index);
+        }
+        Ok(())
+    }
+
+    /// When [`Replica::propose_upkeep`] has something to do. Never on a node that is no leader.
+    pub(super) fn upkeep_deadline(&self) -> Millis {
+        if !self.raft.is_leader() || self.clock.term() != self.raft.term() || self.raft.is_transferring() {
+            return Millis::NEVER;
+        }
+        self.expiry_deadline().min(self.checkpoint_deadline()).max(self.upkeep.rest_until)
+    }
+
+    /// When the next key's life is over for certain.
+    fn expiry_deadline(&self) -> Millis {
+        let is_waiting = self.upkeep.expiring.is_some_and(|index| index > self.store.applied_index());
+        match self.store.next_expiry() {
+            Some(expiry) if !is_waiting || mutant("expiry-proposed-again") => {
+                self.clock.when(expiry.after(if mutant("life-rounded-down") { 0 } else { 1 }))
+            }
+            _ => Millis::NEVER,
+        }
+    }
+
+    /// When the log must be told the time, so that a cluster that is stopped knows how old its keys are.
+    fn checkpoint_deadline(&self) -> Millis {
+        let has_lives = self.store.next_expiry().is_some() || mutant("time-written-for-nothing");
+        if has_lives && !mutant("time-not-written") {
+            self.clock.when(self.upkeep.written.after(TIME_CHECKPOINT_MS))
+        } else {
+            Millis::NEVER
+        }
+    }
+}
