@@ -183,6 +183,24 @@ pub const CLIENT_WRITE_BYTES_PER_TURN_MAX: usize = 1 << 20;
 pub const CLIENTS_MEMORY_BYTES_MAX: usize = 128 << 20;
 /// Connections beyond the configured number that are told so. More are closed without a word.
 pub const CLIENTS_REFUSED_MAX: usize = 64;
+/// Bytes of events that wait to be sent to one watcher. More stay in the history until it has read. An event that is
+/// longer is sent alone.
+pub const WATCH_BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Bytes of events that are handed to all watchers in one turn, with [`WATCH_CHANGE_BYTES`] for every change that is
+/// looked at.
+pub const WATCH_BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// What it costs to look at a change, as bytes of events.
+pub const WATCH_CHANGE_BYTES: usize = 64;
+/// Changes that one watcher which is behind looks at before the next one has its turn.
+pub const WATCH_CHANGES_PER_SLICE_MAX: usize = 1024;
+/// Bytes of encoded events that are kept for other watchers that are behind, too.
+pub const WATCH_SHARED_BYTES_MAX: usize = 1 << 20;
+/// A watcher that got nothing for this long gets a comment with the revision. Users rely on 15 seconds.
+pub const WATCH_COMMENT_MS: u64 = 10_000;
+/// Watches and waiting requests of one node. Beyond it: 503.
+pub const WATCHERS_MAX: usize = 128 << 10;
+/// Longest time for which a request can wait for a change.
+pub const WAIT_MS_MAX: u64 = 300_000;
 /// Bytes read with one system call.
 pub const READ_BYTES_MAX: usize = 64 << 10;
 /// Descriptors that are no client connections: files of the log, peer links, listening sockets.
@@ -376,3 +394,9 @@ const _: () =
     assert!(REQUEST_LINE_BYTES_MAX > 3 * KEY_BYTES_MAX + 1024, "the longest key, percent-encoded, must fit");
 const _: () = assert!(REQUEST_TIMEOUT_MS_DEFAULT <= REQUEST_TIMEOUT_MS_MAX, "the default must be allowed");
 const _: () = assert!(SHUTDOWN_LAST_CALL_MS < SHUTDOWN_MS_MAX, "the last requests need time, too");
+const _: () = assert!(WATCHERS_MAX > CLIENT_CONNECTIONS_MAX, "every connection may watch");
+const _: () = assert!(
+    WATCH_CHANGES_PER_SLICE_MAX * WATCH_CHANGE_BYTES < WATCH_BYTES_PER_TURN_MAX,
+    "several watchers get their share in one turn"
+);
+const _: () = assert!(WATCH_COMMENT_MS < 15_000, "a turn may be late");

@@ -19,3 +19,4 @@ pub mod peer;
 pub mod resolver;
 pub mod signals;
 pub mod slab;
+pub mod watch;

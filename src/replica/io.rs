@@ -4,7 +4,7 @@ use crate::kv::command::Write;
 pub use crate::kv::history::{Change, ChangeKind, History};
 pub use crate::kv::outcome::{Applied, OperationResult, Refusal, TransactionResult};
 pub use crate::kv::range::KeyRange;
-pub use crate::kv::store::{Item, Page};
+pub use crate::kv::store::{Item, Page, Store};
 use crate::raft::message::Envelope;
 pub use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotMeta, Storage, StorageError};
 use crate::raft::types::{EntryId, Index, NodeId, Term};

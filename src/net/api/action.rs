@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::kv::command::{Condition, Matcher};
+use crate::net::api::follow::Follow;
 use crate::net::api::health::Health;
 use crate::replica::io::Request;
 
@@ -34,6 +35,17 @@ impl Action {
     }
 }
 
+impl Action {
+    /// Whether the response is a stream: nothing can follow it on its connection.
+    #[must_use]
+    pub fn is_endless(&self) -> bool {
+        match self {
+            Action::Submit { render: Render::Follow(follow), .. } => matches!(**follow, Follow::Watch(_)),
+            Action::Submit { .. } | Action::Status(_) => false,
+        }
+    }
+}
+
 /// How a reply of the replica becomes a response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Render {
@@ -58,6 +70,10 @@ pub enum Render {
         /// Say why not.
         verbose: bool,
     },
+    /// What the replica says is only the beginning: a stream of changes, or an answer as soon as something changes.
+    Follow(Box<Follow>),
+    /// The response is a stream, and was begun.
+    Stream,
 }
 
 /// Which description of the cluster.

@@ -10,6 +10,7 @@ pub mod action;
 pub mod cluster;
 pub mod condition;
 pub mod content_type;
+pub mod follow;
 pub mod health;
 mod page;
 pub mod query;

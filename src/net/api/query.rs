@@ -91,7 +91,7 @@ fn unknown(name: &str, known: &[&str]) -> Problem {
 }
 
 /// `<digits>ms`, `<digits>s` or `<digits>m`.
-fn parse_duration_ms(text: &str) -> Option<u64> {
+pub(super) fn parse_duration_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor = match unit {

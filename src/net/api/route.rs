@@ -7,6 +7,7 @@ use crate::limits::READY_TIMEOUT_MS_DEFAULT;
 use crate::net::api::action::{Action, Render, StatusPage};
 use crate::net::api::condition::{condition, if_match, if_none_match};
 use crate::net::api::content_type::stored_content_type;
+use crate::net::api::follow::follow_key;
 use crate::net::api::page;
 use crate::net::api::query::{Query, bad_parameter};
 use crate::net::api::target::{Target, parse_key};
@@ -110,7 +111,8 @@ fn route_key(
 
 fn read(head: &RequestHead<'_, '_>, key: &str, query: &str) -> Result<Plan, Problem> {
     let key = parse_key(key)?;
-    let query = Query::parse(query, &["consistency", "missing", "timeout"])?;
+    let known = &["consistency", "missing", "since", "timeout", "wait", "watch"];
+    let query = Query::parse(query, known)?;
     let consistency = match query.get("consistency") {
         None | Some("linearizable") => Consistency::Linearizable,
         Some("stale") => Consistency::Stale,
@@ -126,7 +128,7 @@ fn read(head: &RequestHead<'_, '_>, key: &str, query: &str) -> Result<Plan, Prob
     let timeout_ms = query.timeout_ms()?;
     let render =
         Render::Read { missing_is_error, if_match: if_match(head)?, if_none_match: if_none_match(head)? };
-    Ok(Plan::Call(Action::Submit { request: Request::Read { key, consistency }, timeout_ms, render }))
+    follow_key(head, &query, key, consistency, timeout_ms, render).map(Plan::Call)
 }
 
 fn put(

@@ -1,6 +1,7 @@
 //! The connection itself: reading, answering, and how it ends.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::limits::{LINGER_BYTES_MAX, LINGER_MS, SHUTDOWN_LAST_CALL_MS};
 use crate::net::api::Action;
@@ -8,7 +9,7 @@ use crate::net::client::context::ClientContext;
 use crate::net::client::inbox::{Event, Inbox};
 use crate::net::client::outbox::{CallId, Outbox};
 use crate::net::http::problem::Problem;
-use crate::net::http::response::Response;
+use crate::net::http::response::{Persistence, Response};
 use crate::net::http::status::Status;
 use crate::util::time::Millis;
 
@@ -98,6 +99,8 @@ impl ClientConnection {
     /// The client will send nothing more (FIN). It may still read.
     pub fn receive_end(&mut self, now: Millis) {
         self.input_ended = true;
+        // Nobody watches any more. Who only closed one side cannot be told from who went away.
+        self.is_finished |= self.outbox.is_streaming();
         self.settle(now);
     }
 
@@ -117,8 +120,13 @@ impl ClientConnection {
             }
             let value_bytes_max = self.context.limits.value_bytes_max;
             match self.inbox.next_event(now, value_bytes_max, self.input_ended)? {
-                Event::Call { action, persistence, is_head } => {
+                Event::Call { action, mut persistence, is_head } => {
                     self.last_call_by = None;
+                    if action.is_endless() {
+                        // Nothing can follow it, and nothing behind it is read.
+                        persistence = Persistence::Close;
+                        self.inbox.end();
+                    }
                     self.outbox.set_owes_continue(false);
                     let id = self.outbox.open(persistence, is_head, action.value_bytes());
                     return Some(Call { id, action });
@@ -153,6 +161,32 @@ impl ClientConnection {
         }
     }
 
+    /// Whether a stream is open: a response with [`Body::Stream`](crate::net::http::response::Body::Stream) was given, and
+    /// all responses before it were written.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        !self.is_finished && self.outbox.is_streaming()
+    }
+
+    /// Bytes that wait to be sent in front of the stream's next piece. `None`: it takes none at this moment.
+    #[must_use]
+    pub fn stream_unsent_bytes(&self) -> Option<usize> {
+        self.outbox.stream_unsent_bytes().filter(|_| !self.is_finished)
+    }
+
+    /// Sends a piece of the stream.
+    ///
+    /// # Panics
+    /// When the stream takes none, or the piece is empty.
+    pub fn send_piece(&mut self, now: Millis, piece: &Arc<[u8]>) {
+        self.outbox.send_piece(now, piece);
+    }
+
+    /// Breaks the stream off: its end does not look like one.
+    pub fn abort_stream(&mut self) {
+        self.is_finished = true;
+    }
+
     /// Bytes for the socket. There may be more after these were sent.
     #[must_use]
     pub fn output(&self) -> &[u8] {
@@ -174,7 +208,8 @@ impl ClientConnection {
     pub fn wants_input(&self) -> bool {
         if self.is_finished || self.input_ended {
             false
-        } else if self.linger.is_some() || self.inbox.has_body() {
+        } else if self.linger.is_some() || self.inbox.has_body() || self.outbox.is_streaming() {
+            // Behind a stream, only to see the end: what comes is thrown away.
             true
         } else {
             let takes_requests = !self.is_shutting_down || self.last_call_by.is_some();
@@ -250,6 +285,7 @@ impl ClientConnection {
     /// client could not tell whether its request had an effect.
     pub fn start_shutdown(&mut self, now: Millis) {
         self.is_shutting_down = true;
+        self.outbox.end_stream(now);
         if self.inbox.has_body() {
             self.fail(&Problem::new(
                 Status::ServiceUnavailable,
@@ -280,6 +316,9 @@ impl ClientConnection {
         let is_last = self.is_shutting_down && !self.inbox.has_body() && self.last_call_by.is_none();
         let owed_continue = self.outbox.owes_continue();
         self.outbox.pump(now, &self.context.date, is_last);
+        if self.outbox.is_streaming() && (self.is_shutting_down || self.input_ended) {
+            self.outbox.end_stream(now);
+        }
         if owed_continue && !self.outbox.owes_continue() {
             self.inbox.restart_body(now);
         }

@@ -144,7 +144,8 @@ impl Inbox {
         self.body = None;
         self.failure = None;
         self.head_began = None;
-        self.input.clear();
+        // A stream may follow that is idle for hours: the memory is not kept.
+        self.input = Buffer::new();
     }
 
     /// Whether no more requests are read.

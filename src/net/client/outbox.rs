@@ -1,6 +1,8 @@
 //! The answering half of a connection: responses in request order, and their bytes.
 
 use std::collections::VecDeque;
+use std::io::Write as _;
+use std::sync::Arc;
 
 use crate::limits::{PIPELINED_REQUESTS_MAX, UNSENT_BYTES_MAX};
 use crate::net::buffer::Buffer;
@@ -14,6 +16,8 @@ const COPY_BYTES_MAX: usize = 16 << 10;
 /// No further response is written while this many bytes wait.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
 
+/// RFC 9112, section 7.1.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 const _: () = assert!(COPY_BYTES_MAX < OUTPUT_BYTES_MAX, "several small responses must share a write");
@@ -40,6 +44,8 @@ struct Slot {
 ///     slots    [r7: answered] [r6: answered] [r5: waiting]   <- r6 and r7 must not overtake r5
 ///     output   head of r4, then `body`                       <- lent to the socket
 /// ```
+///
+/// A stream is the last response of a connection: its pieces are added to `output`, or are a `body` if they are long.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     slots: VecDeque<Slot>,
@@ -57,6 +63,18 @@ pub(crate) struct Outbox {
     /// The last response was written: nothing may follow it.
     is_closed: bool,
     pace: Option<Pace>,
+    /// The last response is a stream, and its end was not written.
+    stream: Option<Stream>,
+}
+
+/// A response whose body comes piece by piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stream {
+    is_chunked: bool,
+    /// The chunk that is being sent has no end yet.
+    owes_chunk_end: bool,
+    /// No more pieces come.
+    is_ending: bool,
 }
 
 impl Outbox {
@@ -124,6 +142,12 @@ impl Outbox {
         if slot.is_head || response.status.is_bodiless() {
             return;
         }
+        if let Body::Stream { is_chunked } = response.body {
+            self.stream = Some(Stream { is_chunked, owes_chunk_end: false, is_ending: false });
+            // Nothing follows: a stream that is idle for a long time holds no memory that it does not need.
+            self.slots = VecDeque::new();
+            return;
+        }
         if length <= COPY_BYTES_MAX {
             self.output.extend(response.body.as_slice());
         } else {
@@ -156,8 +180,70 @@ impl Outbox {
         } else {
             assert!(count == 0, "sent {count} bytes where there were none");
         }
+        self.go_on_with_stream();
         if self.output().is_empty() {
             self.pace = None;
+            if self.stream.is_some() {
+                self.output = Buffer::new();
+            }
+        }
+    }
+
+    /// What follows a piece that was lent out, and the end.
+    fn go_on_with_stream(&mut self) {
+        let Some(stream) = self.stream.as_mut().filter(|_| self.body.is_none()) else { return };
+        if std::mem::take(&mut stream.owes_chunk_end) {
+            self.output.extend(b"\r\n");
+        }
+        if stream.is_ending {
+            if stream.is_chunked {
+                self.output.extend(LAST_CHUNK);
+            }
+            self.stream = None;
+        }
+    }
+
+    /// Whether a stream is open: its pieces can be sent, one day or now.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.stream.is_some_and(|stream| !stream.is_ending)
+    }
+
+    /// Bytes that wait to be sent in front of the stream's next piece. `None`: no stream is open, or a long piece is being
+    /// sent.
+    pub(crate) fn stream_unsent_bytes(&self) -> Option<usize> {
+        (self.is_streaming() && self.body.is_none()).then(|| self.output.len())
+    }
+
+    /// Adds a piece to the stream. It is not empty: that would be the last chunk.
+    ///
+    /// # Panics
+    /// When the stream takes nothing: see [`Outbox::stream_unsent_bytes`].
+    pub(crate) fn send_piece(&mut self, now: Millis, piece: &Arc<[u8]>) {
+        assert!(self.stream_unsent_bytes().is_some(), "a piece is for a stream that takes one");
+        assert!(!piece.is_empty(), "an empty chunk is the last one");
+        let stream = self.stream.as_mut().expect("just looked at");
+        if stream.is_chunked {
+            write!(self.output.tail(), "{:x}\r\n", piece.len()).expect("writing to a Vec cannot fail");
+        }
+        if piece.len() <= COPY_BYTES_MAX {
+            self.output.extend(piece);
+            if stream.is_chunked {
+                self.output.extend(b"\r\n");
+            }
+        } else {
+            self.body = Some((Body::Value(Arc::clone(piece)), 0));
+            stream.owes_chunk_end = stream.is_chunked;
+        }
+        self.pace.get_or_insert(Pace::new(now));
+    }
+
+    /// The stream ends in good order, if there is one.
+    pub(crate) fn end_stream(&mut self, now: Millis) {
+        let Some(stream) = &mut self.stream else { return };
+        stream.is_ending = true;
+        self.go_on_with_stream();
+        if !self.output().is_empty() {
+            self.pace.get_or_insert(Pace::new(now));
         }
     }
 
@@ -168,7 +254,7 @@ impl Outbox {
 
     /// Whether nothing waits, neither for a response nor to be sent.
     pub(crate) fn is_empty(&self) -> bool {
-        self.slots.is_empty() && self.output.is_empty() && self.body.is_none()
+        self.slots.is_empty() && self.output.is_empty() && self.body.is_none() && self.stream.is_none()
     }
 
     /// Whether no further request should be read.

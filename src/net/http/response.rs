@@ -59,6 +59,12 @@ pub enum Body {
     Owned(Vec<u8>),
     /// A value of the store, shared with it.
     Value(Arc<[u8]>),
+    /// Pieces that follow one by one, of a number and length that is not known. The connection ends with them.
+    Stream {
+        /// Each piece is a chunk (RFC 9112, section 7.1). Otherwise, for HTTP/1.0, the end of the connection is the end
+        /// of the body.
+        is_chunked: bool,
+    },
 }
 
 /// What is said about the connection in a response's head.
@@ -131,13 +137,20 @@ impl Response {
 
     fn write_content_headers(&self, out: &mut Vec<u8>) {
         let length = self.body.as_slice().len();
-        // An empty value has a type too; a response that only has no body does not.
+        // An empty value and a stream have a type, too; a response that only has no body does not.
         if length > 0 || self.is_foreign {
             out.extend_from_slice(b"Content-Type: ");
             out.extend_from_slice(self.content_type.as_str().as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        write!(out, "Content-Length: {length}\r\n").expect(WRITE_TO_MEMORY);
+        match self.body {
+            // Proxies must pass every piece on at once.
+            Body::Stream { is_chunked: true } => {
+                out.extend_from_slice(b"Transfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n");
+            }
+            Body::Stream { is_chunked: false } => out.extend_from_slice(b"X-Accel-Buffering: no\r\n"),
+            _ => write!(out, "Content-Length: {length}\r\n").expect(WRITE_TO_MEMORY),
+        }
         if self.is_foreign {
             out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n");
         }
@@ -171,7 +184,7 @@ impl Body {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Body::Static(_) => 0,
+            Body::Static(_) | Body::Stream { .. } => 0,
             Body::Owned(bytes) => bytes.capacity(),
             Body::Value(bytes) => bytes.len().div_ceil(Arc::strong_count(bytes)),
         }
@@ -184,6 +197,7 @@ impl Body {
             Body::Static(text) => text.as_bytes(),
             Body::Owned(bytes) => bytes,
             Body::Value(bytes) => bytes,
+            Body::Stream { .. } => &[],
         }
     }
 }
