@@ -157,7 +157,7 @@ impl Model {
                 let mut whole = current.map_or_else(Vec::new, |content| content.value.to_vec());
                 whole.extend_from_slice(value);
                 if whole.len() as u64 > *bytes_max {
-                    return Decision::Refused("value-too-long");
+                    return Decision::Refused("value-too-large");
                 }
                 self.put(&mut staged, revision, key, whole.into(), *ttl_ms);
                 Decision::Written
