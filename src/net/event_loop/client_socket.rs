@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use crate::limits::WATCH_BUFFER_BYTES_MAX;
 use crate::net::api::Action;
 use crate::net::client::{Call, ClientConnection};
 use crate::replica::io::{Request, Ticket};
@@ -25,6 +26,10 @@ pub(super) struct ClientSocket {
     calls: VecDeque<Call>,
     /// Requests that the replica has not answered. All of them write, or none.
     pub(super) tickets: Vec<Ticket>,
+    /// The last response is a stream of events, and this the ticket of its request.
+    events: Option<Ticket>,
+    /// The stream took less than was there for it, or nothing was there yet.
+    is_stream_full: bool,
     is_writing: bool,
     /// The socket may have more to read: edge-triggered events are told only once.
     is_readable: bool,
@@ -52,6 +57,8 @@ impl ClientSocket {
             connection,
             calls: VecDeque::new(),
             tickets: Vec::new(),
+            events: None,
+            is_stream_full: false,
             is_writing: false,
             is_readable: false,
             is_writable: true,
@@ -155,6 +162,29 @@ impl ClientSocket {
             self.stream.shutdown(Shutdown::Write).map_err(|_| Broken)?;
         }
         Ok(false)
+    }
+
+    /// The last request is answered with a stream, which may be idle for hours: no memory is kept for requests.
+    pub(super) fn begin_stream(&mut self, ticket: Ticket) {
+        self.events = Some(ticket);
+        self.is_stream_full = true;
+        self.calls = VecDeque::new();
+        self.tickets.shrink_to_fit();
+    }
+
+    /// Bytes were added to the stream, or wait for it.
+    pub(super) fn handle_stream_full(&mut self) {
+        self.is_stream_full = true;
+    }
+
+    /// The stream, once after it has drained: less than half of what may wait is left.
+    pub(super) fn drained_stream(&mut self) -> Option<Ticket> {
+        let unsent = self.connection.stream_unsent_bytes()?;
+        if !self.is_stream_full || unsent > WATCH_BUFFER_BYTES_MAX / 2 {
+            return None;
+        }
+        self.is_stream_full = false;
+        self.events
     }
 
     /// Asks the poll to tell when a full socket takes more. Sockets that were never full cost nothing.

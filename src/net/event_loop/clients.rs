@@ -32,7 +32,7 @@ pub struct Clients {
     registry: Registry,
     context: Rc<ClientContext>,
     connections_max: usize,
-    table: Slab<ClientSocket>,
+    pub(super) table: Slab<ClientSocket>,
     /// Sockets that may have more to read and whose connections want it.
     readable: Vec<Key>,
     /// Connections to look after at the end of the turn.
@@ -40,10 +40,12 @@ pub struct Clients {
     closing: Vec<Key>,
     /// Connections with a request that the node may begin with.
     callers: VecDeque<Key>,
-    waiting: HashMap<Ticket, Waiting>,
+    pub(super) waiting: HashMap<Ticket, Waiting>,
     next_ticket: u64,
     /// Tickets whose clients went away.
     cancelled: Vec<Ticket>,
+    /// Streams that take more than they did.
+    pub(super) drained: Vec<Ticket>,
     deadlines: Deadlines,
     memory_bytes: usize,
     warnings: Throttle,
@@ -77,6 +79,7 @@ impl Clients {
             waiting: HashMap::new(),
             next_ticket: 1,
             cancelled: Vec::new(),
+            drained: Vec::new(),
             deadlines: Deadlines::default(),
             memory_bytes: 0,
             warnings: Throttle::default(),
@@ -240,6 +243,9 @@ impl Clients {
         if deadline < Millis::NEVER {
             self.deadlines.set(key, deadline);
         }
+        if let Some(ticket) = socket.drained_stream() {
+            self.drained.push(ticket);
+        }
         if has_more {
             self.touch(key);
         }
@@ -262,7 +268,7 @@ impl Clients {
     }
 
     /// Gives a connection up. Its socket is closed by [`Clients::reap`].
-    fn close(&mut self, key: Key) {
+    pub(super) fn close(&mut self, key: Key) {
         let Some(socket) = self.table.get_mut(key).filter(|socket| !socket.is_closing) else { return };
         socket.is_closing = true;
         self.memory_bytes -= std::mem::take(&mut socket.memory_bytes);
@@ -319,7 +325,7 @@ impl Clients {
         }
     }
 
-    fn touch(&mut self, key: Key) {
+    pub(super) fn touch(&mut self, key: Key) {
         let Some(socket) = self.table.get_mut(key) else { return };
         if !socket.is_touched {
             socket.is_touched = true;

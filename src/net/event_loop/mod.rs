@@ -7,7 +7,7 @@
 //!   3 time    deadlines, after the input: a slow turn must not depose a live leader
 //!   4 send    what needs no sync -> peers' sockets                   now = clock
 //!   5 sync    one fdatasync, or none
-//!   6 apply   committed entries -> answers
+//!   6 apply   committed entries -> answers, events of watched keys
 //!   7 write   promises and answers -> sockets
 //!   8 reap    close what was given up
 //! ```
@@ -37,9 +37,11 @@ pub mod listeners;
 pub mod source;
 
 mod client_socket;
+mod following;
 mod house;
 mod observer;
 mod setup;
+mod streams;
 mod turn;
 
 use std::rc::Rc;
@@ -58,6 +60,7 @@ use crate::net::event_loop::observer::Observer;
 use crate::net::event_loop::source::Source;
 use crate::net::peer::Peers;
 use crate::net::signals::Signals;
+use crate::net::watch::Hub;
 use crate::replica::io::Storage;
 use crate::replica::replica::Replica;
 
@@ -98,6 +101,7 @@ fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> 
     let request_timeout_ms = setup.config.limits.request_timeout_ms;
     let mut listeners = setup.listeners;
     let replica = Replica::new(replica_config, setup.storage, now)?;
+    let hub = Hub::new(replica.history(), replica.store());
     let status = replica.status();
     observer.look(now, &status);
     client_context.names.set(observer.view());
@@ -119,6 +123,7 @@ fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> 
         client_context,
         request_timeout_ms,
         replica,
+        hub,
         observer,
         messages: Vec::new(),
         house: House::default(),

@@ -7,9 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 
 use crate::limits::{ACCEPTS_PER_TURN_MAX, SHUTDOWN_MS_MAX};
-use crate::net::api::{Action, ClusterView, StatusPage, render, render_status};
+use crate::net::api::{Action, ClusterView, Render, StatusPage, render, render_status};
 use crate::net::client::{Call, ClientContext};
-use crate::net::event_loop::clients::Clients;
+use crate::net::event_loop::clients::{Clients, Waiting};
 use crate::net::event_loop::clock::Clock;
 use crate::net::event_loop::house::House;
 use crate::net::event_loop::listeners::Listeners;
@@ -20,8 +20,9 @@ use crate::net::http::response::Response;
 use crate::net::peer::{PeerEvent, Peers};
 use crate::net::signals::Signals;
 use crate::net::slab::Key;
+use crate::net::watch::Hub;
 use crate::raft::message::Envelope;
-use crate::replica::io::{Housekeeping, Reply, Storage, StorageError, TurnOutput};
+use crate::replica::io::{Housekeeping, Outcome, Reply, Standing, Storage, StorageError, Ticket, TurnOutput};
 use crate::replica::replica::Replica;
 use crate::util::time::Millis;
 
@@ -38,6 +39,8 @@ pub(super) struct EventLoop<S: Storage> {
     /// For requests that name no time of their own.
     pub(super) request_timeout_ms: u64,
     pub(super) replica: Replica<S>,
+    /// Who follows keys.
+    pub(super) hub: Hub<Ticket>,
     pub(super) observer: Observer,
     /// Empty between the steps; kept for its memory.
     pub(super) messages: Vec<Envelope>,
@@ -59,6 +62,7 @@ impl<S: Storage> EventLoop<S> {
         self.send(now)?;
         let output = self.sync(now)?;
         self.answer(now, output.replies);
+        self.follow(now);
         self.write(now, &output.messages)?;
         self.house.pay(now, &mut self.replica)?;
         self.reap(now);
@@ -96,7 +100,8 @@ impl<S: Storage> EventLoop<S> {
     }
 
     fn has_work(&self) -> bool {
-        self.listeners.has_work() || self.peers.has_work() || self.clients.has_work()
+        let has_input = self.listeners.has_work() || self.peers.has_work() || self.clients.has_work();
+        has_input || self.hub.has_work(self.replica.history())
     }
 
     fn next_deadline(&self) -> Millis {
@@ -104,6 +109,7 @@ impl<S: Storage> EventLoop<S> {
             self.peers.next_deadline(),
             self.clients.next_deadline(),
             self.listeners.next_deadline(),
+            self.hub.next_deadline(),
             self.stop_by,
         ];
         others.into_iter().flatten().fold(self.replica.next_deadline(), Millis::min)
@@ -166,8 +172,18 @@ impl<S: Storage> EventLoop<S> {
 
     fn carry_out(&mut self, now: Millis, client: Key, call: Call) {
         match call.action {
-            Action::Submit { request, timeout_ms, render } => {
+            Action::Submit { request, timeout_ms, mut render } => {
+                let mut is_begun = false;
+                if let Render::Follow(follow) = &mut render {
+                    follow.begin(now);
+                    let serves = self.replica.raft().standing() == Standing::Voter && self.stop_by.is_none();
+                    is_begun = serves && follow.begins_at_once(self.replica.store().applied_index());
+                }
                 let ticket = self.clients.open_ticket(client, call.id, render);
+                if is_begun {
+                    let revision = self.replica.store().applied_index();
+                    return self.answer(now, vec![Reply { ticket, revision, outcome: Outcome::Reached }]);
+                }
                 let deadline = now.after(timeout_ms.unwrap_or(self.request_timeout_ms));
                 self.replica.submit(now, ticket, request, deadline);
             }
@@ -215,9 +231,16 @@ impl<S: Storage> EventLoop<S> {
     /// 6: replies become responses.
     fn answer(&mut self, now: Millis, replies: Vec<Reply>) {
         for reply in replies {
-            if let Some(waiting) = self.clients.take_waiting(reply.ticket) {
-                let response = render(waiting.render, reply, self.observer.view());
-                self.clients.respond(now, waiting.client, waiting.call, response);
+            let Some(waiting) = self.clients.take_waiting(reply.ticket) else { continue };
+            match waiting.render {
+                Render::Follow(follow) => {
+                    let waiting = Waiting { render: Render::Stream, ..waiting };
+                    self.begin_to_follow(now, waiting, *follow, reply);
+                }
+                how => {
+                    let response = render(how, reply, self.observer.view());
+                    self.clients.respond(now, waiting.client, waiting.call, response);
+                }
             }
         }
     }
@@ -230,6 +253,9 @@ impl<S: Storage> EventLoop<S> {
         }
         self.send(now)?;
         self.clients.write(now);
+        for ticket in self.clients.take_drained() {
+            self.hub.drained(ticket);
+        }
         Ok(())
     }
 
@@ -238,6 +264,7 @@ impl<S: Storage> EventLoop<S> {
         self.peers.reap();
         for ticket in self.clients.reap() {
             self.replica.cancel(ticket);
+            self.hub.remove(ticket);
         }
     }
 
@@ -251,6 +278,7 @@ impl<S: Storage> EventLoop<S> {
         self.stop_by = Some(now.after(SHUTDOWN_MS_MAX));
         self.listeners.close_clients();
         self.clients.start_shutdown(now);
+        self.hub.end_waits(self.replica.history());
         self.replica.start_shutdown(now);
         Ok(())
     }

@@ -94,7 +94,8 @@ impl<I: Copy + Ord + Hash> Hub<I> {
         history: &History,
         store: &Store,
     ) -> Result<(), TooManyWatchers> {
-        let from = self.first_number(since, history, store);
+        self.notice_gap(history, store);
+        let from = if since == Some(Index(0)) { None } else { self.first_number(since, history, store) };
         let dump = from.is_none().then_some(Dump::Reset);
         let behind = Some(from.unwrap_or_else(|| history.next_number()));
         self.add(
@@ -134,6 +135,7 @@ impl<I: Copy + Ord + Hash> Hub<I> {
         history: &History,
         store: &Store,
     ) -> Result<(), TooManyWatchers> {
+        self.notice_gap(history, store);
         // A number that is not kept is noticed when it is looked at.
         let behind = self.first_number(since, history, store).unwrap_or(0);
         self.add(
@@ -154,14 +156,13 @@ impl<I: Copy + Ord + Hash> Hub<I> {
     }
 
     /// The number of the first change for a watcher that begins. `None`: some of those that it wants are not kept.
-    fn first_number(&mut self, since: Option<Index>, history: &History, store: &Store) -> Option<u64> {
-        self.notice_gap(history, store);
+    fn first_number(&self, since: Option<Index>, history: &History, store: &Store) -> Option<u64> {
         match since {
             None => Some(history.next_number()),
-            Some(Index(0)) => None,
             Some(since) => {
                 assert!(since <= store.applied_index(), "a watcher begins at a revision that is there");
-                let since = if mutant("watch-since-includes") { Index(since.0 - 1) } else { since };
+                let since =
+                    if mutant("watch-since-includes") { Index(since.0.saturating_sub(1)) } else { since };
                 history.number_after(since)
             }
         }
