@@ -33,7 +33,7 @@ pub(crate) struct List {
     with_values: bool,
     is_count: bool,
     is_json: bool,
-    is_stale: bool,
+    pub(crate) is_stale: bool,
 }
 
 /// What an answer says about the request's place in the order of everything.

@@ -126,6 +126,7 @@ impl Faults {
             Class::Leap => {
                 let leap = rng.u64(..env.plan.unit() * 10);
                 nodes[node].clock.leap(leap);
+                env.checks.record.lives.leapt += leap;
                 nodes[node].wake(env, env.now);
             }
             Class::Freeze => {

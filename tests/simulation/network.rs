@@ -118,7 +118,7 @@ impl Network {
             rng: stream(plan.seed, 2),
             pipes: Vec::new(),
             ends: Vec::new(),
-            hosts: (0..plan.nodes + plan.users).map(|_| host()).collect(),
+            hosts: (0..plan.nodes + plan.users + plan.followers).map(|_| host()).collect(),
             nodes: plan.nodes,
             blocked: vec![false; plan.nodes * plan.nodes],
             scheduled: Vec::new(),
