@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use keva::kv::command::{Command, Condition};
-use keva::kv::payload::decode_payload;
-use keva::kv::store::Store;
+use keva::kv::payload::Payload;
+use keva::kv::store::{Applied, Store};
+use keva::limits::HISTORY_BYTES_DEFAULT;
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{Incarnation, Index, NodeId};
@@ -22,6 +23,8 @@ pub(crate) const PATIENCE_MS: u64 = 5_000;
 
 struct Node {
     incarnation: Incarnation,
+    /// When the process began. Its clock counts from there.
+    started_at: Millis,
     disk_id: u64,
     /// `None` while the node is down; then its disk is in `storage`.
     replica: Option<Replica<MemoryStorage>>,
@@ -53,6 +56,8 @@ pub(crate) struct Cluster {
     disks: u64,
     /// Bytes of the log behind which a snapshot is due, in the lives that begin from here on.
     pub(crate) snapshot_log_bytes: u64,
+    /// Bytes of past changes that are kept, in the lives that begin from here on.
+    pub(crate) history_bytes: usize,
     /// Budget of the housekeeping that every node does each millisecond.
     pub(crate) house: Option<usize>,
 }
@@ -62,7 +67,13 @@ pub(crate) fn node(n: u64) -> NodeId {
 }
 
 pub(crate) fn put(key: &str, value: &str) -> Command {
-    Command::Put { key: key.into(), value: value.into(), content_type: None, condition: Condition::default() }
+    put_with_life(key, value, None)
+}
+
+/// A put after which the key lives for so many milliseconds.
+pub(crate) fn put_with_life(key: &str, value: &str, ttl_ms: Option<u64>) -> Command {
+    let condition = Condition::default();
+    Command::Put { key: key.into(), value: value.into(), content_type: None, condition, ttl_ms }
 }
 
 impl Cluster {
@@ -91,6 +102,7 @@ impl Cluster {
             snapshots: BTreeMap::new(),
             disks: 0,
             snapshot_log_bytes: u64::MAX,
+            history_bytes: HISTORY_BYTES_DEFAULT,
             house: None,
         };
         for (mut storage, n) in disks.into_iter().zip(1..) {
@@ -99,6 +111,7 @@ impl Cluster {
             cluster.disks += 1;
             let down = Node {
                 incarnation: Incarnation(0),
+                started_at: Millis(0),
                 disk_id: cluster.disks,
                 replica: None,
                 storage,
@@ -154,6 +167,11 @@ impl Cluster {
         node.replica.as_mut().expect("the node is up")
     }
 
+    /// What the node's own clock shows: milliseconds since its process began.
+    pub(crate) fn clock(&self, id: NodeId) -> Millis {
+        Millis(self.now - self.nodes[&id].started_at)
+    }
+
     pub(crate) fn incarnation(&self, id: NodeId) -> Incarnation {
         self.nodes[&id].incarnation
     }
@@ -163,6 +181,7 @@ impl Cluster {
     /// Starts a node on its disk, in a new incarnation, and connects it.
     pub(crate) fn start(&mut self, id: NodeId) {
         let (seed, now, voters) = (self.seed, self.now, self.ids());
+        let history_bytes = self.history_bytes;
         let snapshot_log_bytes = self.snapshot_log_bytes;
         let node = self.nodes.get_mut(&id).expect("a known node");
         assert!(node.replica.is_none(), "{id} is up already");
@@ -175,9 +194,11 @@ impl Cluster {
             heartbeat_interval_ms: ELECTION_TIMEOUT_MS / 10,
             seed: seed.wrapping_mul(1_000_003) + id.0 * 31 + node.incarnation.0,
             snapshot_log_bytes,
+            history_bytes,
         };
         let storage = std::mem::take(&mut node.storage);
-        node.replica = Some(Replica::new(config, storage, now).expect("a good disk"));
+        node.started_at = now;
+        node.replica = Some(Replica::new(config, storage, Millis(0)).expect("a good disk"));
         for other in self.others(id) {
             self.connect(id, other);
         }
@@ -191,7 +212,7 @@ impl Cluster {
         for (here, peer) in [(one, other), (other, one)] {
             let both_up = self.nodes[&here].replica.is_some() && self.nodes[&peer].replica.is_some();
             if both_up && !self.cut.contains(&(here, peer)) && !self.cut.contains(&(peer, here)) {
-                let (now, incarnation) = (self.now, self.incarnation(peer));
+                let (now, incarnation) = (self.clock(here), self.incarnation(peer));
                 let disk_id = self.nodes[&peer].disk_id;
                 self.replica_mut(here).handle_peer_connected(now, peer, incarnation, disk_id);
             }
@@ -202,7 +223,7 @@ impl Cluster {
     pub(crate) fn crash(&mut self, id: NodeId) {
         self.end(id);
         for other in self.others(id) {
-            let now = self.now;
+            let now = self.clock(other);
             if self.nodes[&other].replica.is_some() && !self.cut.contains(&(other, id)) {
                 self.replica_mut(other).handle_peer_lost(now, id);
             }
@@ -263,8 +284,8 @@ impl Cluster {
     /// the node itself leads on for as long as it believes that it hears from the others.
     pub(crate) fn isolate_as_lost(&mut self, id: NodeId) {
         self.isolate(id);
-        let now = self.now;
         for other in self.up().into_iter().filter(|other| *other != id) {
+            let now = self.clock(other);
             self.replica_mut(other).handle_peer_lost(now, id);
         }
     }
@@ -351,7 +372,7 @@ impl Cluster {
         }
         let arrived = |link: &VecDeque<(Millis, Envelope)>| link.front().is_some_and(|(due, _)| *due <= now);
         let has_input = self.links.iter().any(|((_, to), link)| *to == id && arrived(link));
-        let due = has_input || node.woken || replica.next_deadline() <= now;
+        let due = has_input || node.woken || replica.next_deadline() <= self.clock(id);
         if due {
             self.turn(id);
         }
@@ -366,6 +387,7 @@ impl Cluster {
                 input.extend(link.pop_front().map(|(_, envelope)| envelope));
             }
         }
+        let now = self.clock(id);
         let replica = self.replica_mut(id);
         for envelope in input {
             replica.handle_envelope(now, envelope).expect("memory works");
@@ -413,7 +435,7 @@ impl Cluster {
 
     pub(crate) fn submit(&mut self, id: NodeId, request: Request, patience: u64) -> Ticket {
         self.last_ticket += 1;
-        let (now, ticket) = (self.now, Ticket(self.last_ticket));
+        let (now, ticket) = (self.clock(id), Ticket(self.last_ticket));
         self.asked.insert(ticket);
         self.replica_mut(id).submit(now, ticket, request, now.after(patience));
         ticket
@@ -425,7 +447,7 @@ impl Cluster {
     }
 
     pub(crate) fn start_write(&mut self, id: NodeId, key: &str, value: &str) -> Ticket {
-        self.submit(id, Request::Write(put(key, value)), PATIENCE_MS)
+        self.submit(id, write_of(put(key, value)), PATIENCE_MS)
     }
 
     pub(crate) fn start_read(&mut self, id: NodeId, key: &str) -> Ticket {
@@ -447,7 +469,7 @@ impl Cluster {
     pub(crate) fn write(&mut self, id: NodeId, key: &str, value: &str) -> Index {
         let ticket = self.start_write(id, key, value);
         let reply = self.await_reply(ticket);
-        assert_eq!(reply.outcome, Outcome::Written, "{key}={value} on {id}");
+        assert_eq!(reply.outcome, WRITTEN, "{key}={value} on {id}");
         reply.revision
     }
 
@@ -506,13 +528,13 @@ impl Cluster {
         assert_eq!(storage.log_start().index, Index(0), "the log is whole");
         for index in (1..=storage.last_index().0).map(Index) {
             let entry = storage.entry(index).expect("memory works");
-            let Ok((id, command)) = decode_payload(entry.payload()) else { continue };
+            let Ok(Payload { id, write, .. }) = Payload::decode(entry.payload()) else { continue };
             let number = (id.incarnation, id.seq);
             if newest.get(&id.origin).is_some_and(|newest| *newest >= number) {
                 continue;
             }
             newest.insert(id.origin, number);
-            if let Command::Put { key, value, .. } = command {
+            if let Command::Put { key, value, .. } = write.command {
                 effects.push((index, key, String::from_utf8(value).expect("tests write text")));
             }
         }
@@ -524,10 +546,22 @@ impl Cluster {
         let storage = self.replica(id).raft().storage();
         let about_key = |index: &u64| {
             let entry = storage.entry(Index(*index)).expect("memory works");
-            decode_payload(entry.payload()).is_ok_and(|(_, command)| command.key() == key)
+            Payload::decode(entry.payload()).is_ok_and(|payload| payload.write.command.key() == Some(key))
         };
         (storage.log_start().index.0 + 1..=storage.last_index().0).filter(about_key).count()
     }
+}
+
+/// What a write that took effect is answered with.
+pub(crate) const WRITTEN: Outcome = Outcome::Applied(Applied::Written);
+
+/// What a write is answered with whose condition does not hold.
+pub(crate) fn condition_failed(current: Option<Index>) -> Outcome {
+    Outcome::Applied(Applied::ConditionFailed { current })
+}
+
+pub(crate) fn write_of(command: Command) -> Request {
+    Request::Write(command.into())
 }
 
 pub(crate) fn read_of(key: &str, consistency: Consistency) -> Request {

@@ -5,7 +5,9 @@ use keva::raft::types::{Index, NodeId};
 use keva::replica::io::{NotApplied, Outcome, Request, Ticket};
 use keva::util::rng::Rng;
 
-use crate::cluster::{Cluster, ELECTION_TIMEOUT_MS, PATIENCE_MS, not_applied, put, value_in};
+use crate::cluster::{
+    Cluster, ELECTION_TIMEOUT_MS, PATIENCE_MS, WRITTEN, not_applied, put, value_in, write_of,
+};
 
 /// F1, F30: power off for all nodes at once, many times, under load.
 #[test]
@@ -32,7 +34,7 @@ fn acknowledged_writes_survive_a_crash_of_all_nodes() {
     let mut answered = 0;
     for (ticket, key) in writes {
         let Some(reply) = cluster.reply(ticket) else { continue };
-        assert_eq!(reply.outcome, Outcome::Written);
+        assert_eq!(reply.outcome, WRITTEN);
         answered += 1;
         for id in cluster.ids() {
             let revision = cluster.replica(id).store().get(&key).map(|item| item.revision);
@@ -60,7 +62,7 @@ fn a_minority_promises_nothing() {
         let mut asked = Vec::new();
         for n in 0..30 {
             for id in minority {
-                asked.push(cluster.submit(id, Request::Write(put(&format!("{n} {id}"), "v")), 1_000));
+                asked.push(cluster.submit(id, write_of(put(&format!("{n} {id}"), "v")), 1_000));
                 asked.push(cluster.start_read(id, "k"));
                 asked.push(cluster.submit(id, Request::Barrier, 1_000));
             }
@@ -81,7 +83,7 @@ fn a_minority_promises_nothing() {
         }
         let waiting = [cluster.start_write(one, "late", "v"), cluster.start_read(one, "k")];
         cluster.heal();
-        assert_eq!(cluster.await_reply(waiting[0]).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(waiting[0]).outcome, WRITTEN);
         assert_eq!(value_in(&cluster.await_reply(waiting[1])), Some("new".into()));
         assert!(cluster.replies[&waiting[1]].revision > revision);
         cluster.settle();
@@ -151,7 +153,7 @@ impl Story {
             if self.rng.range(0, 3) == 0 {
                 let key = format!("key {}", self.rng.range(0, 5));
                 let value = format!("value {}", self.writes.len());
-                let write = Request::Write(put(&key, &value));
+                let write = write_of(put(&key, &value));
                 let patience = self.rng.range(1, 400);
                 let ticket = self.cluster.submit(id, write, patience);
                 self.writes.push(Write { ticket, key });
@@ -161,7 +163,7 @@ impl Story {
                 let answered = self.writes.iter().filter(|write| write.key == key);
                 let revision = |write: &Write| {
                     self.cluster.reply(write.ticket).map(|reply| match reply.outcome {
-                        Outcome::Written => reply.revision,
+                        WRITTEN => reply.revision,
                         _ => Index(0),
                     })
                 };
@@ -220,7 +222,7 @@ impl Story {
                 history.iter().filter(|(_, _, of)| *of == value).map(|(index, ..)| *index).collect();
             assert!(runs.len() <= 1, "seed {seed}: {value} ran at {runs:?}");
             match self.cluster.reply(write.ticket) {
-                Some(reply) if reply.outcome == Outcome::Written => {
+                Some(reply) if reply.outcome == WRITTEN => {
                     assert_eq!(runs, [reply.revision], "seed {seed}: {value} was acknowledged");
                 }
                 Some(reply) if matches!(reply.outcome, Outcome::NotApplied(_)) => {
@@ -268,7 +270,7 @@ fn clients_are_never_lied_to() {
             story.cluster.run(1);
         }
         story.end(seed);
-        written += story.cluster.replies.values().filter(|reply| reply.outcome == Outcome::Written).count();
+        written += story.cluster.replies.values().filter(|reply| reply.outcome == WRITTEN).count();
     }
     assert!(written > 5_000, "only {written} writes went through: the faults are too many to show anything");
 }

@@ -1,8 +1,9 @@
 //! Bounds: refused early, certainly and cheaply, and back to nothing afterwards.
 
+use keva::kv::payload::Payload;
 use keva::limits::{
-    APPLY_BYTES_PER_TURN_MAX, FORWARD_BYTES_MAX, READS_IN_FLIGHT_MAX, UNCOMMITTED_BYTES_MAX,
-    WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
+    APPLY_BYTES_PER_TURN_MAX, FORWARD_BYTES_MAX, HISTORY_BYTES_DEFAULT, READS_IN_FLIGHT_MAX,
+    UNCOMMITTED_BYTES_MAX, WRITES_IN_FLIGHT_BYTES_MAX, WRITES_IN_FLIGHT_MAX,
 };
 use keva::raft::entry::{Entry, EntryKind, encode_entry};
 use keva::raft::message::{Envelope, Message};
@@ -10,9 +11,9 @@ use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, Term};
 use keva::replica::io::{Consistency, InFlight, NotApplied, Outcome, Request};
 use keva::replica::replica::{Replica, ReplicaConfig};
-use keva::util::time::Millis;
+use keva::util::time::{LogicalTime, Millis};
 
-use crate::cluster::{Cluster, ELECTION_TIMEOUT_MS, node, not_applied, put, read_of};
+use crate::cluster::{Cluster, ELECTION_TIMEOUT_MS, WRITTEN, node, not_applied, put, read_of, write_of};
 use crate::support::memory_storage::MemoryStorage;
 
 /// A follower that has lost the leader, and the rest of the cluster.
@@ -38,7 +39,7 @@ fn too_many_writes_are_refused() {
     assert_eq!(cluster.replies.len(), 1);
     cluster.heal();
     for ticket in taken {
-        assert_eq!(cluster.await_reply(ticket).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(ticket).outcome, WRITTEN);
     }
     assert_eq!(cluster.read(id, "refused"), None);
     cluster.settle();
@@ -50,7 +51,7 @@ fn too_many_writes_are_refused() {
 fn too_many_bytes_are_refused() {
     let (mut cluster, id) = cut_off(2);
     let value = "v".repeat(WRITES_IN_FLIGHT_BYTES_MAX / 4);
-    let large = |patience| (Request::Write(put("large", &value)), patience);
+    let large = |patience| (write_of(put("large", &value)), patience);
     let mut taken = Vec::new();
     for patience in [5, 5, 10_000] {
         let (write, patience) = large(patience);
@@ -58,11 +59,11 @@ fn too_many_bytes_are_refused() {
     }
     let (write, _) = large(0);
     let refused = cluster.submit(id, write, 5);
-    let small = cluster.submit(id, Request::Write(put("small", "v")), 5);
+    let small = cluster.submit(id, write_of(put("small", "v")), 5);
     assert_eq!(cluster.replica(id).in_flight().writes, 4);
     // The value alone would just fit.
     let rest = WRITES_IN_FLIGHT_BYTES_MAX - cluster.replica(id).in_flight().write_bytes;
-    let tight = cluster.submit(id, Request::Write(put("tight", &value[..rest])), 5);
+    let tight = cluster.submit(id, write_of(put("tight", &value[..rest])), 5);
     cluster.run(1);
     assert_eq!(cluster.reply(tight).map(|reply| &reply.outcome), Some(&not_applied(NotApplied::Overloaded)));
     assert_eq!(
@@ -76,7 +77,7 @@ fn too_many_bytes_are_refused() {
     taken.push(cluster.submit(id, write, patience));
     cluster.cancel(id, taken[2]);
     cluster.heal();
-    assert_eq!(cluster.await_reply(taken[3]).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(taken[3]).outcome, WRITTEN);
     cluster.settle();
     assert_eq!(cluster.replica(id).in_flight(), InFlight::default());
 }
@@ -137,7 +138,7 @@ fn forwards_are_bounded() {
     let values = sizes.map(|size| "v".repeat(size));
     let writes: Vec<_> = values.iter().map(|value| cluster.start_write(writer, "k", value)).collect();
     for write in writes {
-        assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
     }
     let payloads = |envelope: &Envelope| match &envelope.message {
         Message::Forward { payloads } => Some(payloads.len()),
@@ -166,13 +167,14 @@ fn restarted_on(payloads: &[Vec<u8>]) -> Replica<MemoryStorage> {
         heartbeat_interval_ms: 10,
         seed: 1,
         snapshot_log_bytes: u64::MAX,
+        history_bytes: HISTORY_BYTES_DEFAULT,
     };
     Replica::new(config, storage, Millis(0)).expect("a good disk")
 }
 
 fn payload(seq: u64, key: &str, value: &str) -> Vec<u8> {
     let id = keva::kv::session::WriteId { origin: node(1), incarnation: Incarnation(1), seq };
-    keva::kv::payload::encode_payload(id, &put(key, value))
+    Payload { id, time: LogicalTime(seq), write: put(key, value).into() }.encode()
 }
 
 /// B18: a long log is applied in portions, one a turn, with nothing left out, and without waiting for anything.
@@ -206,7 +208,7 @@ fn an_entry_beyond_the_portion_is_applied() {
 #[test]
 fn an_unknown_committed_command_stops_the_node() {
     let mut newer = payload(2, "k", "v");
-    newer[24] = 9;
+    newer[32] = 9;
     let mut replica = restarted_on(&[payload(1, "k", "v"), newer]);
     let error = replica.sync(Millis(0)).expect_err("it cannot go on");
     assert!(matches!(error, StorageError::Refused(_)));

@@ -4,7 +4,7 @@ use keva::raft::message::Message;
 use keva::raft::storage::Storage;
 use keva::replica::io::{NotApplied, Outcome};
 
-use crate::cluster::{Cluster, ELECTION_TIMEOUT_MS, not_applied};
+use crate::cluster::{Cluster, ELECTION_TIMEOUT_MS, WRITTEN, not_applied};
 
 /// Every request that was taken before the stop is answered well, on all nodes, and so is every later one elsewhere.
 #[test]
@@ -15,7 +15,7 @@ fn a_leader_stops_without_failing_a_request() {
         let mut reads = Vec::new();
         for n in 0..100 {
             if n == 20 {
-                let now = cluster.now;
+                let now = cluster.clock(leader);
                 cluster.replica_mut(leader).start_shutdown(now);
             }
             for id in cluster.ids() {
@@ -33,7 +33,7 @@ fn a_leader_stops_without_failing_a_request() {
         assert_eq!(cluster.replica(leader).raft().storage().hard_state().commit_index, status.commit_index);
         cluster.crash(leader);
         for write in writes {
-            assert_eq!(cluster.await_reply(write).outcome, Outcome::Written, "seed {seed}");
+            assert_eq!(cluster.await_reply(write).outcome, WRITTEN, "seed {seed}");
         }
         for read in reads {
             assert_eq!(cluster.await_reply(read).outcome, Outcome::Value(None), "seed {seed}");
@@ -46,14 +46,14 @@ fn a_stopping_node_takes_no_more_requests() {
     let (mut cluster, leader) = Cluster::with_leader(3, 1);
     let follower = cluster.others(leader)[0];
     let early = cluster.start_write(follower, "early", "v");
-    let now = cluster.now;
+    let now = cluster.clock(follower);
     cluster.replica_mut(follower).start_shutdown(now);
     assert!(!cluster.replica(follower).is_shut_down(), "a client waits");
     let late = [cluster.start_write(follower, "late", "v"), cluster.start_read(follower, "early")];
     for ticket in late {
         assert_eq!(cluster.await_reply(ticket).outcome, not_applied(NotApplied::Stopping));
     }
-    assert_eq!(cluster.await_reply(early).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(early).outcome, WRITTEN);
     cluster.run(1);
     assert!(cluster.replica(follower).is_shut_down());
     assert_eq!(cluster.read(leader, "late"), None);
@@ -65,7 +65,7 @@ fn a_failed_hand_over_ends() {
     let (mut cluster, leader) = Cluster::with_leader(3, 2);
     let follower = cluster.others(leader)[0];
     cluster.lose(|envelope| matches!(envelope.message, Message::TimeoutNow));
-    let now = cluster.now;
+    let now = cluster.clock(leader);
     cluster.replica_mut(leader).start_shutdown(now);
     cluster.run(2);
     assert!(!cluster.replica(leader).is_shut_down(), "the hand-over is on its way");
@@ -75,7 +75,7 @@ fn a_failed_hand_over_ends() {
     assert!(cluster.replica(leader).in_flight().held_bytes > 0, "held back by the leader");
     cluster.run(ELECTION_TIMEOUT_MS);
     assert!(cluster.replica(leader).raft().is_leader());
-    assert_eq!(cluster.reply(write).map(|reply| &reply.outcome), Some(&Outcome::Written));
+    assert_eq!(cluster.reply(write).map(|reply| &reply.outcome), Some(&WRITTEN));
     assert!(cluster.replica(leader).is_shut_down(), "it was tried; there is nothing more to wait for");
 }
 
@@ -83,7 +83,7 @@ fn a_failed_hand_over_ends() {
 fn one_node_alone_stops_at_once() {
     let (mut cluster, leader) = Cluster::with_leader(1, 3);
     cluster.write(leader, "k", "v");
-    let now = cluster.now;
+    let now = cluster.clock(leader);
     assert!(!cluster.replica(leader).is_shut_down());
     cluster.replica_mut(leader).start_shutdown(now);
     assert!(cluster.replica(leader).is_shut_down());
@@ -100,7 +100,7 @@ fn one_node_alone_stops_at_once() {
 fn a_stopping_node_does_not_keep_an_office_it_wins() {
     let (mut cluster, leader) = Cluster::with_leader(3, 4);
     let [stopping, other] = cluster.others(leader)[..] else { panic!("three nodes") };
-    let now = cluster.now;
+    let now = cluster.clock(stopping);
     cluster.replica_mut(stopping).start_shutdown(now);
     // The other one cannot win by itself.
     cluster.lose(move |envelope| {

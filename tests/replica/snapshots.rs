@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 
 use keva::kv::command::{Command, Condition, Matcher};
 use keva::kv::store::Store;
-use keva::limits::{SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES};
+use keva::limits::{HISTORY_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES};
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, NodeId, Term};
-use keva::replica::io::{Housekeeping, Outcome, Request};
+use keva::replica::io::{Housekeeping, Outcome};
 use keva::replica::replica::{Replica, ReplicaConfig};
 use keva::util::rng::Rng;
 use keva::util::time::Millis;
 
-use crate::cluster::{Cluster, PATIENCE_MS, is_forward, node, put};
+use crate::cluster::{Cluster, PATIENCE_MS, WRITTEN, condition_failed, is_forward, node, put, write_of};
 use crate::support::memory_storage::MemoryStorage;
 
 const LOG_BYTES: u64 = 4_000;
@@ -25,7 +25,7 @@ fn write_many(cluster: &mut Cluster, id: NodeId, numbers: std::ops::Range<u64>) 
     let writes: Vec<_> =
         numbers.map(|n| cluster.start_write(id, &format!("k{}", n % 40), &format!("{n} {value}"))).collect();
     for write in writes {
-        assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
     }
 }
 
@@ -103,8 +103,8 @@ fn a_node_starts_from_a_snapshot_alone() {
     let sent = cluster.sent.iter().find(|envelope| is_forward(envelope)).cloned().expect("it was forwarded");
     cluster.write(leader, "gone", "v");
     let delete = Command::Delete { key: "gone".into(), condition: Default::default() };
-    let delete = cluster.submit(leader, Request::Write(delete), PATIENCE_MS);
-    assert_eq!(cluster.await_reply(delete).outcome, Outcome::Written);
+    let delete = cluster.submit(leader, write_of(delete), PATIENCE_MS);
+    assert_eq!(cluster.await_reply(delete).outcome, WRITTEN);
     cluster.settle();
     let state = cluster.replica(leader).store().clone();
     let disks: Vec<MemoryStorage> = cluster
@@ -137,15 +137,20 @@ fn a_node_starts_from_a_snapshot_alone() {
     assert_eq!(cluster.replica(leader).status().last_index, entries, "it was known");
     // The revision, and the key that is gone.
     for (key, list, outcome) in [
-        ("k", vec![Index(1)], Outcome::ConditionFailed { current: Some(revision) }),
-        ("k", vec![revision], Outcome::Written),
-        ("gone", vec![revision], Outcome::ConditionFailed { current: None }),
+        ("k", vec![Index(1)], condition_failed(Some(revision))),
+        ("k", vec![revision], WRITTEN),
+        ("gone", vec![revision], condition_failed(None)),
     ] {
         let if_match = Some(Matcher::Revisions(list));
         let condition = Condition { if_match, if_none_match: None };
-        let command =
-            Command::Put { key: key.into(), value: b"next".to_vec(), content_type: None, condition };
-        let write = cluster.submit(writer, Request::Write(command), PATIENCE_MS);
+        let command = Command::Put {
+            key: key.into(),
+            value: b"next".to_vec(),
+            content_type: None,
+            condition,
+            ttl_ms: None,
+        };
+        let write = cluster.submit(writer, write_of(command), PATIENCE_MS);
         assert_eq!(cluster.await_reply(write).outcome, outcome);
     }
     for id in cluster.ids() {
@@ -184,7 +189,7 @@ fn writes_under_an_installed_snapshot_are_unknown() {
     assert_eq!(cluster.await_reply(covered).outcome, Outcome::OutcomeUnknown);
     assert!(cluster.now - asked_at < PATIENCE_MS / 10, "it was said at once");
     assert!(cluster.sent.iter().any(is_install), "the test is about an installed snapshot");
-    assert_eq!(cluster.await_reply(later).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(later).outcome, WRITTEN);
     assert!(matches!(cluster.await_reply(read).outcome, Outcome::Value(Some(_))));
     let revision = cluster.replica(writer).store().get("covered").map(|item| item.revision);
     assert_eq!(revision, cluster.replica(leader).store().get("covered").map(|item| item.revision));
@@ -247,10 +252,10 @@ fn snapshots_are_equal_whatever_the_slices() {
             let key = format!("k{}", rng.range(0, 30));
             if rng.range(0, 4) == 0 {
                 let command = Command::Delete { key, condition: Default::default() };
-                cluster.submit(id, Request::Write(command), PATIENCE_MS);
+                cluster.submit(id, write_of(command), PATIENCE_MS);
             } else {
                 let value = "v".repeat(rng.range(0, 150) as usize);
-                cluster.submit(id, Request::Write(put(&key, &value)), PATIENCE_MS);
+                cluster.submit(id, write_of(put(&key, &value)), PATIENCE_MS);
             }
             cluster.run(rng.range(0, 4));
             if rng.range(0, 40) == 0 {
@@ -402,6 +407,7 @@ fn a_snapshot_that_cannot_be_read_is_refused() {
             heartbeat_interval_ms: 10,
             seed: 1,
             snapshot_log_bytes: 1,
+            history_bytes: HISTORY_BYTES_DEFAULT,
         };
         let now = Millis(0);
         Replica::new(config, storage, now).err().expect("refused").to_string()

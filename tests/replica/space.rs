@@ -7,7 +7,7 @@ use keva::raft::message::Message;
 use keva::raft::types::NodeId;
 use keva::replica::io::{NotApplied, Outcome, Request};
 
-use crate::cluster::{Cluster, PATIENCE_MS, is_forward, not_applied, put};
+use crate::cluster::{Cluster, PATIENCE_MS, WRITTEN, is_forward, not_applied, put, write_of};
 
 fn set_full(cluster: &Cluster, ids: &[NodeId], full: bool) {
     for id in ids {
@@ -16,15 +16,16 @@ fn set_full(cluster: &Cluster, ids: &[NodeId], full: bool) {
 }
 
 fn delete(key: &str) -> Request {
-    Request::Write(Command::Delete { key: key.into(), condition: Condition::default() })
+    write_of(Command::Delete { key: key.into(), condition: Condition::default() })
 }
 
 fn put_typed(key: &str, value: &str, content_type: &str) -> Request {
-    Request::Write(Command::Put {
+    write_of(Command::Put {
         key: key.into(),
         value: value.into(),
         content_type: Some(content_type.into()),
         condition: Condition::default(),
+        ttl_ms: None,
     })
 }
 
@@ -50,25 +51,22 @@ fn full_disks_refuse_growth_and_nothing_else() {
     for id in ids.clone() {
         assert!(cluster.replica(id).status().is_full);
         let key = format!("{id}");
-        for write in [
-            Request::Write(put("new", "v")),
-            Request::Write(put(&key, "123456")),
-            put_typed(&key, "12345", "t"),
-        ] {
+        for write in [write_of(put("new", "v")), write_of(put(&key, "123456")), put_typed(&key, "12345", "t")]
+        {
             let asked_at = cluster.now;
             let refused = cluster.submit(id, write, PATIENCE_MS);
             assert_eq!(cluster.await_reply(refused).outcome, not_applied(NotApplied::DiskFull));
             assert!(cluster.now - asked_at <= 1, "it is said at once");
         }
         for write in [
-            Request::Write(put(&key, "54321")),
+            write_of(put(&key, "54321")),
             put_typed(&key, "5432", "t"),
-            Request::Write(put(&key, "")),
+            write_of(put(&key, "")),
             delete(&format!("gone {id}")),
             delete("absent"),
         ] {
             let ticket = cluster.submit(id, write, PATIENCE_MS);
-            assert_eq!(cluster.await_reply(ticket).outcome, Outcome::Written);
+            assert_eq!(cluster.await_reply(ticket).outcome, WRITTEN);
         }
         assert_eq!(cluster.read(id, &key), Some(String::new()));
         assert_eq!(cluster.read_stale(id, &format!("gone {id}")), None);
@@ -99,7 +97,7 @@ fn a_full_leader_is_replaced() {
     let writer = cluster.others(leader)[0];
     set_full(&cluster, &[leader], true);
     let write = cluster.start_write(writer, "k", "v");
-    assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
     assert_ne!(cluster.replica(writer).status().leader, Some(leader));
 }
 
@@ -114,7 +112,7 @@ fn waiting_writes_are_refused_only_when_that_is_certain() {
         is_forward(envelope)
             || (envelope.to == other && matches!(envelope.message, Message::PreVoteResponse { .. }))
     });
-    let seen = cluster.submit(writer, Request::Write(put("seen", "v")), 1_000);
+    let seen = cluster.submit(writer, write_of(put("seen", "v")), 1_000);
     cluster.run(1);
     cluster.crash(leader);
     let unseen = cluster.start_write(writer, "unseen", "v");
@@ -140,6 +138,6 @@ fn disks_that_fill_up_together_leave_a_leader() {
     assert_eq!(cluster.replica(leader).status().term, term);
     for id in cluster.ids() {
         let ticket = cluster.submit(id, delete("k"), PATIENCE_MS);
-        assert_eq!(cluster.await_reply(ticket).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(ticket).outcome, WRITTEN);
     }
 }

@@ -4,7 +4,7 @@ use keva::raft::storage::Storage;
 use keva::raft::types::{Incarnation, NodeId, Standing};
 use keva::replica::io::{Consistency, NotApplied, Outcome, Request};
 
-use crate::cluster::{Cluster, not_applied, put, read_of};
+use crate::cluster::{Cluster, not_applied, put, read_of, write_of};
 use crate::support::memory_storage::MemoryStorage;
 
 fn standing(cluster: &Cluster, id: NodeId) -> Standing {
@@ -49,7 +49,7 @@ fn a_node_that_lost_its_disk_comes_back() {
         cluster.start(lost);
         // While one of the others is away it is not admitted.
         let refused = [
-            cluster.submit(lost, Request::Write(put("k1", "too early")), 500),
+            cluster.submit(lost, write_of(put("k1", "too early")), 500),
             cluster.submit(lost, read_of("k1", Consistency::Stale), 500),
             cluster.submit(lost, Request::Barrier, 500),
         ];
@@ -95,7 +95,7 @@ fn a_damaged_node_recovers() {
         let disk = cluster.disk_mut(damaged);
         *disk = std::mem::take(disk).set_aside();
         cluster.start(damaged);
-        let early = cluster.submit(damaged, Request::Write(put("k1", "too early")), 500);
+        let early = cluster.submit(damaged, write_of(put("k1", "too early")), 500);
         cluster.run(1);
         let outcome = &cluster.reply(early).expect("at once").outcome;
         assert_eq!(outcome, &not_applied(NotApplied::NotReady));

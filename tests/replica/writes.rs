@@ -1,18 +1,25 @@
 //! Writes: answered where they were made, run once, and never called off when they may still happen.
 
 use keva::kv::command::{Command, Condition, Matcher};
-use keva::kv::payload::encode_payload;
+use keva::kv::payload::Payload;
 use keva::kv::session::WriteId;
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{Incarnation, Index, NodeId, Standing};
 use keva::replica::io::{InFlight, NotApplied, Outcome, Request};
+use keva::util::time::LogicalTime;
 
-use crate::cluster::{Cluster, ELECTION_TIMEOUT_MS, is_forward, node, not_applied, put};
+use crate::cluster::{
+    Cluster, ELECTION_TIMEOUT_MS, WRITTEN, condition_failed, is_forward, node, not_applied, put, write_of,
+};
+
+fn payload(id: WriteId, command: &Command) -> Vec<u8> {
+    Payload { id, time: LogicalTime::default(), write: command.clone().into() }.encode()
+}
 
 /// A Forward as `from` would send it, if it had numbered this write so.
 fn forward(from: NodeId, to: NodeId, id: WriteId, command: &Command) -> Envelope {
-    let payloads = vec![encode_payload(id, command)];
+    let payloads = vec![payload(id, command)];
     Envelope { from, to, term: Default::default(), message: Message::Forward { payloads } }
 }
 
@@ -62,20 +69,21 @@ fn conditions_are_judged_in_log_order() {
     let revision = cluster.write(ids[0], "k", "0");
     let seen = Condition { if_match: Some(Matcher::Revisions(vec![revision])), if_none_match: None };
     let swap = |value: &str| {
-        Request::Write(Command::Put {
+        write_of(Command::Put {
             key: "k".into(),
             value: value.into(),
             content_type: None,
             condition: seen.clone(),
+            ttl_ms: None,
         })
     };
     let tickets: Vec<_> =
         ids.into_iter().map(|id| cluster.submit(id, swap(&id.to_string()), 1_000)).collect();
     let replies: Vec<_> = tickets.into_iter().map(|ticket| cluster.await_reply(ticket)).collect();
-    let winner = replies.iter().find(|reply| reply.outcome == Outcome::Written).expect("one must win");
+    let winner = replies.iter().find(|reply| reply.outcome == WRITTEN).expect("one must win");
     for reply in replies.iter().filter(|reply| reply.ticket != winner.ticket) {
         let current = Some(winner.revision);
-        assert_eq!(reply.outcome, Outcome::ConditionFailed { current });
+        assert_eq!(reply.outcome, condition_failed(current));
     }
 }
 
@@ -94,7 +102,7 @@ fn a_write_sent_again_runs_once() {
     assert_eq!(cluster.reply(write), None);
     cluster.crash(leader);
     let reply = cluster.await_reply(write);
-    assert_eq!(reply.outcome, Outcome::Written);
+    assert_eq!(reply.outcome, WRITTEN);
     // Only the holder could win, so the first copy is the one that was answered; the second follows.
     cluster.write(holder, "other", "x");
     assert_eq!(cluster.copies_in_log(holder, "k"), 2, "the test is about a write that is there twice");
@@ -118,8 +126,8 @@ fn fail_over_is_a_pause_and_not_an_error() {
                 let key = format!("{round} {n} {id}");
                 // Only the first copy finds the key absent.
                 let condition = Condition { if_match: None, if_none_match: Some(Matcher::Any) };
-                let write = Command::Put { key, value: vec![], content_type: None, condition };
-                writes.push((id, cluster.submit(id, Request::Write(write), 5_000)));
+                let write = Command::Put { key, value: vec![], content_type: None, condition, ttl_ms: None };
+                writes.push((id, cluster.submit(id, write_of(write), 5_000)));
             }
             cluster.run(1);
         }
@@ -132,7 +140,7 @@ fn fail_over_is_a_pause_and_not_an_error() {
         cluster.await_leader();
     }
     for (_, ticket) in writes {
-        assert_eq!(cluster.await_reply(ticket).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(ticket).outcome, WRITTEN);
     }
     cluster.settle();
 }
@@ -150,7 +158,7 @@ fn a_new_link_to_the_leader_gets_the_waiting_writes() {
     cluster.heal();
     cluster.connect(writer, leader);
     let before = cluster.now;
-    assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
     assert!(cluster.now - before < ELECTION_TIMEOUT_MS);
     assert_eq!(cluster.replica(leader).status().term, term);
 }
@@ -176,7 +184,7 @@ fn a_leader_filters_what_it_has_proposed() {
     cluster.heal();
     cluster.connect(leader, writer);
     for write in writes {
-        assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+        assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
     }
 }
 
@@ -191,7 +199,7 @@ fn an_overtaken_write_is_surely_not_applied() {
     // The link is the same one, as far as the writer can see.
     cluster.lose(|_| false);
     let later = cluster.start_write(writer, "later", "v");
-    assert_eq!(cluster.await_reply(later).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(later).outcome, WRITTEN);
     assert_eq!(cluster.await_reply(lost).outcome, not_applied(NotApplied::Superseded));
     // Even if the lost message turns up now.
     let id = WriteId { origin: writer, incarnation: cluster.incarnation(writer), seq: 1 };
@@ -237,12 +245,12 @@ fn a_leader_checks_forwarded_writes() {
     let id = |origin| WriteId { origin, incarnation: Incarnation(1), seq: 1 };
     cluster.inject(forward(sender, leader, id(other), &put("k", "v")));
     cluster.inject(forward(sender, leader, id(leader), &put("k", "v")));
-    let garbage = vec![vec![], vec![7; 100], encode_payload(id(sender), &put("k", "v"))[..30].to_vec()];
+    let garbage = vec![vec![], vec![7; 100], payload(id(sender), &put("k", "v"))[..30].to_vec()];
     let message = Message::Forward { payloads: garbage };
     cluster.inject(Envelope { from: sender, to: leader, term: Default::default(), message });
     let stranger = node(77);
     let message = forward(stranger, leader, id(stranger), &put("k", "v"));
-    let now = cluster.now;
+    let now = cluster.clock(leader);
     cluster.replica_mut(leader).handle_envelope(now, message).expect("memory works");
     cluster.run(20);
     assert_eq!(cluster.replica(leader).status().last_index, last_index);
@@ -268,8 +276,8 @@ fn deadlines_tell_unsent_from_unknown() {
     let (mut cluster, leader) = Cluster::with_leader(3, 13);
     let writer = cluster.others(leader)[0];
     cluster.lose(|envelope| !is_forward(envelope));
-    let sent = cluster.submit(writer, Request::Write(put("sent", "v")), 5);
-    let on_leader = cluster.submit(leader, Request::Write(put("on leader", "v")), 5);
+    let sent = cluster.submit(writer, write_of(put("sent", "v")), 5);
+    let on_leader = cluster.submit(leader, write_of(put("on leader", "v")), 5);
     cluster.run(4);
     assert_eq!((cluster.reply(sent), cluster.reply(on_leader)), (None, None), "not before the deadline");
     cluster.run(1);
@@ -280,7 +288,7 @@ fn deadlines_tell_unsent_from_unknown() {
     cluster.isolate(writer);
     cluster
         .run_until("the writer knows no leader", |cluster| cluster.replica(writer).status().leader.is_none());
-    let unsent = cluster.submit(writer, Request::Write(put("unsent", "v")), 5);
+    let unsent = cluster.submit(writer, write_of(put("unsent", "v")), 5);
     cluster.run(5);
     assert_eq!(cluster.reply(unsent).map(|reply| &reply.outcome), Some(&not_applied(NotApplied::NoLeader)));
     cluster.heal();
@@ -362,8 +370,8 @@ fn an_answer_at_the_deadline_is_an_answer() {
     let before = cluster.now;
     cluster.write(follower, "k", "1");
     let takes = cluster.now - before;
-    for (patience, outcome) in [(takes, Outcome::Written), (takes - 1, Outcome::OutcomeUnknown)] {
-        let write = cluster.submit(follower, Request::Write(put("k", "2")), patience);
+    for (patience, outcome) in [(takes, WRITTEN), (takes - 1, Outcome::OutcomeUnknown)] {
+        let write = cluster.submit(follower, write_of(put("k", "2")), patience);
         assert_eq!(cluster.await_reply(write).outcome, outcome);
         cluster.settle();
     }
@@ -377,7 +385,7 @@ fn a_write_is_not_sent_at_its_deadline() {
     cluster.isolate(writer);
     cluster
         .run_until("the writer knows no leader", |cluster| cluster.replica(writer).status().leader.is_none());
-    let write = cluster.submit(writer, Request::Write(put("k", "v")), 3);
+    let write = cluster.submit(writer, write_of(put("k", "v")), 3);
     cluster.run(2);
     let leads = Message::Heartbeat {
         commit_index: Index(0),
@@ -412,7 +420,7 @@ fn a_new_leader_commits_what_it_inherited_first() {
         assert_eq!(cluster.copies_in_log(id, "k"), 0);
     }
     cluster.heal();
-    assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
 }
 
 /// F22: a node whose incarnation went back (its directory is an older copy) cannot write at first, and says so for
