@@ -34,6 +34,8 @@ pub const TIME_CHECKPOINT_MS: u64 = 60_000;
 pub const UPKEEP_PAUSE_MS: u64 = 100;
 /// Most operations of a transaction, those of `then` and `else` together; and most conditions.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 1000;
+/// A transaction's JSON may be as long as the longest value, and this long in any case.
+pub const TRANSACTION_BODY_BYTES_MIN: usize = 1 << 20;
 /// Bytes of values that the reads of one transaction may give.
 pub const TRANSACTION_READ_BYTES_MAX: usize = 16 << 20;
 /// Keys in one page of a listing unless the request says otherwise.
@@ -334,6 +336,9 @@ const _: () = assert!(HEARTBEATS_PER_ELECTION_TIMEOUT >= 3, "one lost heartbeat 
 const _: () =
     assert!(LEADER_LOST_PAUSE_MS < ELECTION_TIMEOUT_MS_MIN, "the hint exists to be faster than the timeout");
 const _: () = assert!(VALUE_BYTES_DEFAULT <= VALUE_BYTES_MAX, "the default must be allowed");
+const _: () =
+    assert!(TRANSACTION_BODY_BYTES_MIN <= VALUE_BYTES_MAX, "a transaction is written down as one entry");
+const _: () = assert!(PAGE_KEYS_DEFAULT <= PAGE_KEYS_MAX, "the default must be allowed");
 const _: () = assert!(FRAME_BYTES_MAX > PAYLOAD_BYTES_MAX, "the largest entry must fit in a frame");
 const _: () = assert!(
     FRAME_BYTES_MAX >= FORWARD_BYTES_MAX + 8 * WRITES_IN_FLIGHT_MAX + FRAME_HEADER_BYTES_MAX,

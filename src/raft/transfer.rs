@@ -16,18 +16,27 @@ impl<S: Storage> Raft<S> {
     pub fn transfer_leadership(&mut self, now: Millis) {
         let timeout = self.config.election_timeout_ms;
         // At the start of a leadership nobody has answered yet, whatever its contact time says.
-        self.transfer_to_best(now, |progress| {
+        self.transfer_to_best(now, |_, progress| {
             now - progress.last_contact < timeout && progress.match_index() > Index(0)
         });
     }
 
-    fn transfer_to_best(&mut self, now: Millis, is_fit: impl Fn(&Progress) -> bool) {
+    /// Hands leadership to this follower, if it was heard from within the election timeout; else as
+    /// [`Raft::transfer_leadership`].
+    pub fn transfer_leadership_to(&mut self, now: Millis, to: NodeId) {
+        let timeout = self.config.election_timeout_ms;
+        self.transfer_to_best(now, |id, progress| {
+            id == to && now - progress.last_contact < timeout && progress.match_index() > Index(0)
+        });
+    }
+
+    fn transfer_to_best(&mut self, now: Millis, is_fit: impl Fn(NodeId, &Progress) -> bool) {
         let deadline = now.after(self.config.election_timeout_ms);
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.transfer.is_some() {
             return;
         }
-        let fit = leader.progress.iter().filter(|(_, progress)| is_fit(progress));
+        let fit = leader.progress.iter().filter(|(id, progress)| is_fit(**id, progress));
         if let Some((&to, _)) = fit.max_by_key(|(_, progress)| progress.match_index()) {
             leader.transfer = Some(Transfer { to, deadline, told: false });
         }
@@ -44,7 +53,7 @@ impl<S: Storage> Raft<S> {
             return;
         }
         leader.full_deadline = now.after(4 * timeout);
-        self.transfer_to_best(now, |progress| {
+        self.transfer_to_best(now, |_, progress| {
             let is_alive = now - progress.last_contact < timeout;
             is_alive && !progress.is_full && progress.match_index() == last_index
         });
@@ -56,7 +65,14 @@ impl<S: Storage> Raft<S> {
     /// Whether leadership is being handed over.
     #[must_use]
     pub fn is_transferring(&self) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.transfer.is_some())
+        self.successor().is_some()
+    }
+
+    /// Who leadership is being handed over to.
+    #[must_use]
+    pub fn successor(&self) -> Option<NodeId> {
+        let Role::Leader(leader) = &self.role else { return None };
+        leader.transfer.as_ref().map(|transfer| transfer.to)
     }
 
     /// Tells the successor once it has the whole log.

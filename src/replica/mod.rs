@@ -19,6 +19,7 @@ mod applying;
 mod clock;
 mod expiry;
 mod growth;
+pub mod hand_over;
 pub mod io;
 mod leadership;
 mod lives;

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
-use crate::kv::command::{Condition, Matcher};
+use crate::kv::command::{Condition, Matcher, Requirement};
 use crate::net::api::follow::Follow;
 use crate::net::api::health::Health;
 use crate::replica::io::Request;
+use crate::util::time::LogicalTime;
 
 /// What a complete request asks of the node. Whatever needs nothing of the node is answered by the connection itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,15 +23,23 @@ pub enum Action {
     },
     /// Describe the cluster with [`super::render_status`]. Answered at once.
     Status(StatusPage),
+    /// Give leadership to another node. Answered with [`super::render_hand_over`] when it leads, or when that came to
+    /// nothing.
+    HandOver {
+        /// Its identity; `None`: whoever is fit.
+        to: Option<String>,
+        /// See [`Action::Submit`].
+        timeout_ms: Option<u64>,
+    },
 }
 
 impl Action {
-    /// Length of the value that the request carries, in bytes.
+    /// Bytes of the keys and values that the request brings.
     #[must_use]
     pub fn value_bytes(&self) -> usize {
         match self {
             Action::Submit { request: Request::Write(write), .. } => write.command.value_len(),
-            Action::Submit { .. } | Action::Status(_) => 0,
+            Action::Submit { .. } | Action::Status(_) | Action::HandOver { .. } => 0,
         }
     }
 }
@@ -41,7 +50,7 @@ impl Action {
     pub fn is_endless(&self) -> bool {
         match self {
             Action::Submit { render: Render::Follow(follow), .. } => matches!(**follow, Follow::Watch(_)),
-            Action::Submit { .. } | Action::Status(_) => false,
+            Action::Submit { .. } | Action::Status(_) | Action::HandOver { .. } => false,
         }
     }
 }
@@ -49,12 +58,12 @@ impl Action {
 /// How a reply of the replica becomes a response.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Render {
-    /// A key was set or deleted.
+    /// Something was changed.
     Write {
-        /// Whether the key exists afterwards: its new revision is then the response's `ETag`.
+        /// Whether it gives one key a value: that one's new revision is then the response's `ETag`.
         is_put: bool,
-        /// For the message when the condition did not hold. `None` for a write without a condition.
-        condition: Option<Box<(String, Condition)>>,
+        /// For the message when it did not hold. `None` for a write that has an effect in any case.
+        wanted: Option<Box<Wanted>>,
     },
     /// A key was read.
     Read {
@@ -63,6 +72,15 @@ pub enum Render {
         /// `If-Match`: 412 when it does not match.
         if_match: Option<Matcher>,
         /// `If-None-Match`: 304 when it matches.
+        if_none_match: Option<Matcher>,
+    },
+    /// Keys were listed or counted.
+    Listing {
+        /// In which form.
+        form: ListingForm,
+        /// `If-Match`: 412 when it does not match the revision.
+        if_match: Option<Matcher>,
+        /// `If-None-Match`: 304 when it matches the revision.
         if_none_match: Option<Matcher>,
     },
     /// Is the node ready?
@@ -76,6 +94,27 @@ pub enum Render {
     Stream,
 }
 
+/// What must hold for a write to take effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// This, of this key.
+    Condition(String, Condition),
+    /// All of these, of these keys. Without the values that were asked for: they may be long.
+    Requirements(Vec<(String, Requirement)>),
+}
+
+/// What a listing looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ListingForm {
+    /// A key per line, percent-encoded.
+    Text,
+    /// An object.
+    Json {
+        /// Whether the values are in it.
+        with_values: bool,
+    },
+}
+
 /// Which description of the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StatusPage {
@@ -83,6 +122,8 @@ pub enum StatusPage {
     Cluster,
     /// The leader's identity, as text.
     Leader,
+    /// For people with a browser.
+    Html,
 }
 
 /// What answers say about the node that gives them.
@@ -94,4 +135,6 @@ pub struct NodeView {
     pub leader: Option<Rc<str>>,
     /// How the node is, for `/readyz?verbose`.
     pub health: Health,
+    /// The cluster's time as this node knows it, to say how long a key has left.
+    pub time: LogicalTime,
 }

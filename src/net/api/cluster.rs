@@ -4,10 +4,12 @@ use serde::Serialize;
 
 use crate::net::api::action::{NodeView, StatusPage};
 use crate::net::api::health::{Health, standing_name};
+use crate::net::api::render::sign;
+use crate::net::api::status_page;
 use crate::net::http::problem::Problem;
 use crate::net::http::response::{Body, JSON, Response, TEXT};
 use crate::net::http::status::Status;
-use crate::raft::types::NodeId;
+use crate::raft::types::{Index, NodeId};
 use crate::replica::io::{PeerStatus, ReplicaStatus};
 use crate::util::time::Millis;
 
@@ -18,6 +20,14 @@ pub struct ClusterView<'a> {
     pub now: Millis,
     /// All members, this node included, in the order they are to be shown in.
     pub members: &'a [MemberView<'a>],
+}
+
+impl<'a> ClusterView<'a> {
+    /// A member by its id.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&'a MemberView<'a>> {
+        self.members.iter().find(|member| member.id == id)
+    }
 }
 
 /// One member of the cluster.
@@ -103,9 +113,9 @@ pub fn render_status(
             )
             .to_response(),
         },
+        StatusPage::Html => status_page::html(status, cluster, node),
     };
-    response.node = Some(node.node.clone());
-    response.leader.clone_from(&node.leader);
+    sign(&mut response, node);
     response.is_live = true;
     response
 }
@@ -139,8 +149,7 @@ fn describe(status: &ReplicaStatus, cluster: &ClusterView<'_>, node: &NodeView) 
 fn describe_member<'a>(member: &MemberView<'a>, status: &ReplicaStatus, now: Millis) -> MemberJson<'a> {
     let is_self = member.id == status.id;
     let peer: Option<&PeerStatus> = status.peers.iter().find(|peer| peer.id == member.id);
-    // A leader knows of itself that its log ends where it ends; the others know only about themselves.
-    let match_index = if is_self { Some(status.last_index) } else { peer.map(|peer| peer.match_index) };
+    let match_index = match_of(member.id, status);
     let last_contact = peer.and_then(|peer| peer.last_contact).or(member.last_contact);
     MemberJson {
         identity: member.identity,
@@ -156,8 +165,17 @@ fn describe_member<'a>(member: &MemberView<'a>, status: &ReplicaStatus, now: Mil
     }
 }
 
-/// This node's own role is known, and the leader's; the others follow while there is a leader.
-fn role_of(id: NodeId, status: &ReplicaStatus) -> Option<&'static str> {
+/// How far a member's log is known to equal the leader's. A leader knows of itself that its log ends where it ends; the
+/// others know only about themselves.
+pub(super) fn match_of(id: NodeId, status: &ReplicaStatus) -> Option<Index> {
+    if id == status.id {
+        return Some(status.last_index);
+    }
+    status.peers.iter().find(|peer| peer.id == id).map(|peer| peer.match_index)
+}
+
+/// What a member does: this node's own role is known, and the leader's; the others follow while there is a leader.
+pub(super) fn role_of(id: NodeId, status: &ReplicaStatus) -> Option<&'static str> {
     if id == status.id {
         return Some(status.role.as_str());
     }

@@ -59,16 +59,6 @@ pub fn condition(head: &RequestHead<'_, '_>, query: &Query<'_>) -> Result<Condit
     })
 }
 
-/// Whether the key's revision is one that the matcher means. Absent keys match nothing.
-#[must_use]
-pub fn matches(matcher: &Matcher, current: Option<Index>) -> bool {
-    match (matcher, current) {
-        (_, None) => false,
-        (Matcher::Any, Some(_)) => true,
-        (Matcher::Revisions(revisions), Some(current)) => revisions.contains(&current),
-    }
-}
-
 fn merge(
     header: Option<Matcher>,
     twin: Option<Matcher>,

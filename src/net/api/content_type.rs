@@ -20,13 +20,19 @@ pub fn stored_content_type(head: &RequestHead<'_, '_>) -> Result<Option<String>,
     if essence.is_empty() || essence.eq_ignore_ascii_case(CURL_DEFAULT) {
         return Ok(None);
     }
-    if value.len() > CONTENT_TYPE_BYTES_MAX || !value.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+    if !is_storable(value) {
         let detail = format!(
             "the header Content-Type must be visible ASCII of at most {CONTENT_TYPE_BYTES_MAX} bytes"
         );
         return Err(Problem::bad_request("bad-content-type", detail));
     }
     Ok(Some(value.iter().copied().map(char::from).collect()))
+}
+
+/// Whether this can be kept with a value and be a header's value later.
+#[must_use]
+pub fn is_storable(name: &[u8]) -> bool {
+    (1..=CONTENT_TYPE_BYTES_MAX).contains(&name.len()) && name.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// The type of a value whose writer gave none: a JSON object or array, other text, or bytes.

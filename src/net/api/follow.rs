@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::kv::command::Matcher;
 use crate::limits::WAIT_MS_MAX;
 use crate::net::api::action::{Action, Render};
-use crate::net::api::condition::{if_match, if_none_match, matches};
+use crate::net::api::condition::{if_match, if_none_match};
 use crate::net::api::query::{Query, bad_parameter, parse_duration_ms};
 use crate::net::http::head::RequestHead;
 use crate::net::http::problem::Problem;
@@ -162,8 +162,8 @@ impl Goal {
     pub fn is_answer(&self, item: Option<&Item>) -> bool {
         let Goal::Key { known, if_match, .. } = self else { return false };
         let current = item.map(|item| item.revision);
-        let is_refused = if_match.as_ref().is_some_and(|matcher| !matches(matcher, current));
-        is_refused || known.as_ref().map_or(current.is_some(), |known| !matches(known, current))
+        let is_refused = if_match.as_ref().is_some_and(|matcher| !matcher.matches(current));
+        is_refused || known.as_ref().map_or(current.is_some(), |known| !known.matches(current))
     }
 }
 

@@ -3,22 +3,34 @@
 //! [`route()`](route::route) reads a request's head strictly and without side effects. Whatever is unknown is refused,
 //! never ignored. [`render()`] and [`render_status()`] turn the node's answers into responses.
 //!
-//! What this leaves out: expiry, append, add, waiting and watching, listings, transactions, idempotency keys, metrics
-//! and copies of the whole state. Requests for them are refused.
+//! What this leaves out: copies of the whole state. Requests for them are refused.
 
+pub mod accept;
 pub mod action;
+pub mod body_plan;
 pub mod cluster;
 pub mod condition;
 pub mod content_type;
 pub mod follow;
+mod failure;
+pub mod hand_over;
 pub mod health;
+pub mod idempotency;
+mod key_route;
+mod listing_route;
 mod page;
 pub mod query;
 pub mod render;
+mod render_listing;
+mod render_write;
 pub mod route;
+mod status_page;
 pub mod target;
+pub mod transaction_json;
+mod transaction_route;
 
-pub use action::{Action, NodeView, Render, StatusPage};
+pub use action::{Action, ListingForm, NodeView, Render, StatusPage, Wanted};
 pub use cluster::{ClusterView, MemberView, render_status};
+pub use hand_over::{HandedOver, render_hand_over};
 pub use health::Health;
 pub use render::render;

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::limits::REQUEST_TIMEOUT_MS_MAX;
+use crate::limits::{REQUEST_TIMEOUT_MS_MAX, TTL_MS_MAX};
 use crate::net::api::target::percent_decode;
 use crate::net::http::problem::Problem;
+use crate::replica::io::Consistency;
 
 /// Most parameters any request knows.
-const KNOWN_MAX: usize = 8;
+const KNOWN_MAX: usize = 16;
 
 /// The parameters of one request.
 #[derive(Debug)]
@@ -77,6 +78,47 @@ impl<'a> Query<'a> {
             },
         )
     }
+
+    /// `consistency`.
+    ///
+    /// # Errors
+    /// It is not one that there is.
+    pub fn consistency(&self) -> Result<Consistency, Problem> {
+        match self.get("consistency") {
+            None | Some("linearizable") => Ok(Consistency::Linearizable),
+            Some("stale") => Ok(Consistency::Stale),
+            Some(other) => Err(bad_parameter(format!(
+                "consistency must be linearizable or stale, not \"{}\"",
+                shortened(other)
+            ))),
+        }
+    }
+
+    /// `ttl` in milliseconds, `None` when it is not given.
+    ///
+    /// # Errors
+    /// It is not a duration or out of bounds.
+    pub fn ttl_ms(&self) -> Result<Option<u64>, Problem> {
+        let Some(text) = self.get("ttl") else { return Ok(None) };
+        parse_ttl_ms(text).map(Some).ok_or_else(|| bad_parameter(bad_ttl("ttl", text)))
+    }
+}
+
+/// A time to live in milliseconds: 1 to [`TTL_MS_MAX`].
+#[must_use]
+pub fn parse_ttl_ms(text: &str) -> Option<u64> {
+    parse_duration_ms(text).filter(|ms| (1..=TTL_MS_MAX).contains(ms))
+}
+
+/// What to say about a time to live that is none; `name` is what the request calls it.
+#[must_use]
+pub fn bad_ttl(name: &str, text: &str) -> String {
+    let most = TTL_MS_MAX / (24 * 3600 * 1000);
+    format!(
+        "{name} must be like 500ms, 30s, 5m, 12h or 7d, from 1ms to {most}d, not \"{}\"; leave it out for a key \
+         that is to stay",
+        shortened(text)
+    )
 }
 
 /// A 400 about a parameter's value.
@@ -86,11 +128,22 @@ pub fn bad_parameter(detail: String) -> Problem {
 
 fn unknown(name: &str, known: &[&str]) -> Problem {
     let known = if known.is_empty() { String::from("there are none") } else { known.join(", ") };
-    let detail = format!("unknown query parameter \"{name}\"; known for this request: {known}");
+    let detail = format!("unknown query parameter \"{}\"; known for this request: {known}", shortened(name));
     Problem::bad_request("unknown-parameter", detail)
 }
 
-/// `<digits>ms`, `<digits>s` or `<digits>m`.
+/// The beginning of a text of the client's, for a message.
+#[must_use]
+pub fn shortened(text: &str) -> String {
+    const CHARS_MAX: usize = 80;
+    let mut result: String = text.chars().take(CHARS_MAX).collect();
+    if result.len() < text.len() {
+        result.push_str("...");
+    }
+    result
+}
+
+/// A whole number with its unit: `ms`, `s`, `m`, `h` or `d`.
 pub(super) fn parse_duration_ms(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -98,6 +151,8 @@ pub(super) fn parse_duration_ms(text: &str) -> Option<u64> {
         "ms" => 1,
         "s" => 1_000,
         "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(factor)
@@ -112,6 +167,8 @@ mod tests {
         assert_eq!(parse_duration_ms("500ms"), Some(500));
         assert_eq!(parse_duration_ms("5s"), Some(5_000));
         assert_eq!(parse_duration_ms("2m"), Some(120_000));
+        assert_eq!(parse_duration_ms("12h"), Some(43_200_000));
+        assert_eq!(parse_duration_ms("7d"), Some(604_800_000));
         for bad in [
             "",
             "5",
@@ -120,13 +177,26 @@ mod tests {
             "+5s",
             "1.5s",
             "5 s",
-            "5h",
+            "5w",
             "5S",
+            "5D",
             "99999999999999999999s",
             "307445734561826m",
         ] {
             assert_eq!(parse_duration_ms(bad), None, "{bad}");
         }
+    }
+
+    /// Zero, negative, too long, overflowing and malformed lives are refused.
+    #[test]
+    fn lives() {
+        for (text, ms) in [("1ms", 1), ("30s", 30_000), ("3650d", TTL_MS_MAX), ("007s", 7_000)] {
+            assert_eq!(parse_ttl_ms(text), Some(ms), "{text}");
+        }
+        for bad in ["", "0s", "0ms", "-1s", "3651d", "87601h", "30", "213503982335d", "1e3s", "1s "] {
+            assert_eq!(parse_ttl_ms(bad), None, "{bad}");
+        }
+        assert!(bad_ttl("ttl", &"9".repeat(1_000)).len() < 300);
     }
 
     #[test]

@@ -84,6 +84,19 @@ pub fn percent_decode<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Pro
         .map_err(|_| Problem::bad_request("not-utf8", format!("{what} is not UTF-8 after percent-decoding")))
 }
 
+/// Appends `text` with everything but unreserved characters and slashes as `%XX`: what [`percent_decode`] reads back,
+/// on one line of ASCII.
+pub fn percent_encode(text: &str, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(byte);
+        } else {
+            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+    }
+}
+
 fn hex_digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|digit| u8::try_from(digit).expect("a hexadecimal digit is below 16"))
 }
@@ -132,6 +145,37 @@ mod tests {
         assert!(parse_key(&"k".repeat(KEY_BYTES_MAX)).is_ok());
         assert!(parse_key(&"k".repeat(KEY_BYTES_MAX + 1)).is_err());
         assert!(parse_key(&"%41".repeat(KEY_BYTES_MAX)).is_ok(), "the bound is on the decoded key");
+    }
+
+    #[test]
+    fn encoded_text_is_one_word_and_is_read_back() {
+        let encoded = |text: &str| {
+            let mut out = Vec::new();
+            percent_encode(text, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        let rows = [
+            ("a/b-c.d_e~f", "a/b-c.d_e~f"),
+            ("a b+c%d", "a%20b%2Bc%25d"),
+            ("\n\0\u{7f}", "%0A%00%7F"),
+            ("\u{fc}", "%C3%BC"),
+            ("?&=#\"'<", "%3F%26%3D%23%22%27%3C"),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(encoded(text), expected);
+            assert_eq!(percent_decode(expected, "it").unwrap(), text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_survives_encoding(text in "\\PC*|(?s).*") {
+            let mut out = Vec::new();
+            percent_encode(&text, &mut out);
+            let encoded = String::from_utf8(out).expect("it is ASCII");
+            proptest::prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_graphic()));
+            proptest::prop_assert_eq!(percent_decode(&encoded, "it").unwrap(), text);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use crate::limits::{DRAIN_BYTES_MAX, REQUEST_HEADERS_MAX};
 use crate::net::api::Action;
-use crate::net::api::route::{Plan, PutPlan, route};
+use crate::net::api::route::{BodyPlan, Plan, route};
 use crate::net::buffer::Buffer;
 use crate::net::client::pace::Pace;
 use crate::net::http::body::BodyDecoder;
@@ -59,7 +59,8 @@ struct Incoming {
 #[derive(Debug)]
 enum Goal {
     Call(Action),
-    Put(PutPlan),
+    /// With the body, and how long a value may be.
+    Body(BodyPlan, usize),
     Answer(Response),
     /// The request was answered already.
     Nothing,
@@ -263,8 +264,11 @@ impl Inbox {
         }
         match goal {
             Goal::Call(action) => Event::Call { action, persistence, is_head },
-            Goal::Put(plan) => {
-                Event::Call { action: plan.into_action(decoder.into_bytes()), persistence, is_head }
+            Goal::Body(plan, value_bytes_max) => {
+                match plan.into_action(decoder.into_bytes(), value_bytes_max) {
+                    Ok(action) => Event::Call { action, persistence, is_head },
+                    Err(problem) => Event::Answer { response: problem.to_response(), persistence, is_head },
+                }
             }
             Goal::Answer(response) => Event::Answer { response, persistence, is_head },
             Goal::Nothing => Event::Nothing,
@@ -291,13 +295,16 @@ fn begin(
         let detail = "the only expectation this server knows is 100-continue";
         return Err(Problem::new(Status::ExpectationFailed, "unknown-expectation", detail));
     }
-    let goal = match route(head, framing.length)? {
-        Plan::Call(action) => Goal::Call(action),
-        Plan::Put(plan) => Goal::Put(plan),
-        Plan::Answer(response) => Goal::Answer(response),
+    let (goal, bytes_max) = match route(head, framing.length)? {
+        Plan::Call(action) => (Goal::Call(action), value_bytes_max),
+        Plan::Body(plan) => {
+            let bytes_max = plan.bytes_max(value_bytes_max);
+            (Goal::Body(plan, value_bytes_max), bytes_max)
+        }
+        Plan::Answer(response) => (Goal::Answer(response), value_bytes_max),
     };
-    let keeps = matches!(goal, Goal::Put(_));
-    let decoder = BodyDecoder::new(framing.length, value_bytes_max, keeps)?;
+    let keeps = matches!(goal, Goal::Body(..));
+    let decoder = BodyDecoder::new(framing.length, bytes_max, keeps)?;
     let is_head = head.method == "HEAD";
     Ok(Incoming { goal, persistence: framing.persistence, is_head, decoder, pace: Pace::new(now) })
 }

@@ -38,6 +38,7 @@ pub mod source;
 
 mod client_socket;
 mod following;
+mod hand_overs;
 mod house;
 mod observer;
 mod setup;
@@ -55,6 +56,7 @@ use crate::limits::POLL_EVENTS_MAX;
 use crate::net::client::ClientContext;
 use crate::net::event_loop::clients::Clients;
 use crate::net::event_loop::clock::Clock;
+use crate::net::event_loop::hand_overs::HandOvers;
 use crate::net::event_loop::house::House;
 use crate::net::event_loop::observer::Observer;
 use crate::net::event_loop::source::Source;
@@ -127,6 +129,7 @@ fn build<S: Storage>(setup: NodeSetup<'_, S>) -> Result<EventLoop<S>, RunError> 
         observer,
         messages: Vec::new(),
         house: House::default(),
+        hand_overs: HandOvers::default(),
         stop_by: None,
     })
 }

@@ -8,7 +8,7 @@ use crate::net::api::{Health, MemberView, NodeView};
 use crate::net::peer::Peers;
 use crate::raft::types::{NodeId, Term};
 use crate::replica::io::{ReplicaStatus, RoleName, Standing};
-use crate::util::time::Millis;
+use crate::util::time::{LogicalTime, Millis};
 
 /// What was seen at the last look.
 #[derive(Debug)]
@@ -32,7 +32,12 @@ impl Observer {
         let identities: Vec<(NodeId, Rc<str>)> =
             nodes.iter().map(|node| (node.id, Rc::from(node.identity.as_str()))).collect();
         let own = identities.iter().find(|(member, _)| *member == id).expect("this node is a member");
-        let view = NodeView { node: Rc::clone(&own.1), leader: None, health: Health::default() };
+        let view = NodeView {
+            node: Rc::clone(&own.1),
+            leader: None,
+            health: Health::default(),
+            time: LogicalTime::default(),
+        };
         let seen = (RoleName::Follower, Term(0), None);
         Observer { id, nodes: nodes.to_vec(), identities, view, seen, replay_told: Some(Millis(0)) }
     }
@@ -41,6 +46,17 @@ impl Observer {
     #[must_use]
     pub(super) fn view(&self) -> &NodeView {
         &self.view
+    }
+
+    /// For what answers say about lives.
+    pub(super) fn set_time(&mut self, time: LogicalTime) {
+        self.view.time = time;
+    }
+
+    /// The node with this name.
+    #[must_use]
+    pub(super) fn member(&self, identity: &str) -> Option<NodeId> {
+        self.identities.iter().find(|(_, name)| **name == *identity).map(|(member, _)| *member)
     }
 
     /// Looks at the replica after something may have changed, and logs what did. Returns whether the names for the heads

@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use mio::{Events, Poll};
 
 use crate::limits::{ACCEPTS_PER_TURN_MAX, SHUTDOWN_MS_MAX};
-use crate::net::api::{Action, ClusterView, Render, StatusPage, render, render_status};
-use crate::net::client::{Call, ClientContext};
+use crate::net::api::{
+    Action, ClusterView, HandedOver, Render, StatusPage, render, render_hand_over, render_status,
+};
+use crate::net::client::{Call, CallId, ClientContext};
 use crate::net::event_loop::clients::{Clients, Waiting};
 use crate::net::event_loop::clock::Clock;
+use crate::net::event_loop::hand_overs::{HandOvers, WaitingHandOver};
 use crate::net::event_loop::house::House;
 use crate::net::event_loop::listeners::Listeners;
 use crate::net::event_loop::observer::Observer;
@@ -22,6 +25,7 @@ use crate::net::signals::Signals;
 use crate::net::slab::Key;
 use crate::net::watch::Hub;
 use crate::raft::message::Envelope;
+use crate::replica::hand_over::HandOverError;
 use crate::replica::io::{Housekeeping, Outcome, Reply, Standing, Storage, StorageError, Ticket, TurnOutput};
 use crate::replica::replica::Replica;
 use crate::util::time::Millis;
@@ -45,6 +49,7 @@ pub(super) struct EventLoop<S: Storage> {
     /// Empty between the steps; kept for its memory.
     pub(super) messages: Vec<Envelope>,
     pub(super) house: House,
+    pub(super) hand_overs: HandOvers,
     /// The node is stopping, and stops at this time at the latest.
     pub(super) stop_by: Option<Millis>,
 }
@@ -110,6 +115,7 @@ impl<S: Storage> EventLoop<S> {
             self.clients.next_deadline(),
             self.listeners.next_deadline(),
             self.hub.next_deadline(),
+            self.hand_overs.next_deadline(),
             self.stop_by,
         ];
         others.into_iter().flatten().fold(self.replica.next_deadline(), Millis::min)
@@ -191,7 +197,47 @@ impl<S: Storage> EventLoop<S> {
                 let response = self.describe(now, page);
                 self.clients.respond(now, client, call.id, response);
             }
+            Action::HandOver { to, timeout_ms } => {
+                let deadline = now.after(timeout_ms.unwrap_or(self.request_timeout_ms));
+                if let Err(end) = self.begin_hand_over(now, client, call.id, to, deadline) {
+                    self.answer_hand_over(now, client, call.id, end);
+                }
+            }
         }
+    }
+
+    /// Whoever asks waits for the end, unless there is one already.
+    fn begin_hand_over(
+        &mut self,
+        now: Millis,
+        client: Key,
+        call: CallId,
+        to: Option<String>,
+        deadline: Millis,
+    ) -> Result<(), HandedOver> {
+        let to = match to {
+            None => None,
+            Some(name) => Some(self.observer.member(&name).ok_or(HandedOver::NoSuchNode(name))?),
+        };
+        let term = self.replica.raft().term();
+        let successor = match (self.replica.transfer_leadership_to(now, to), self.replica.raft().leader()) {
+            (Ok(successor), _) => successor,
+            (Err(HandOverError::NotLeader), Some(leader)) if to == Some(leader) => leader,
+            (Err(HandOverError::NotLeader), Some(leader)) => return Err(HandedOver::NotLeader(leader)),
+            (Err(HandOverError::NotLeader), None) => return Err(HandedOver::NoLeader),
+            (Err(HandOverError::TooEarly), _) => return Err(HandedOver::TooEarly),
+            (Err(HandOverError::Busy), _) => return Err(HandedOver::Busy),
+            (Err(HandOverError::NoSuccessor), _) => return Err(HandedOver::NoSuccessor(to)),
+        };
+        self.hand_overs.push(WaitingHandOver { client, call, to: successor, term, deadline });
+        Ok(())
+    }
+
+    fn answer_hand_over(&mut self, now: Millis, client: Key, call: CallId, end: HandedOver) {
+        let members = self.observer.members(&self.peers);
+        let cluster = ClusterView { now, members: &members };
+        let response = render_hand_over(end, &cluster, self.observer.view());
+        self.clients.respond(now, client, call, response);
     }
 
     fn describe(&self, now: Millis, page: StatusPage) -> Response {
@@ -222,6 +268,7 @@ impl<S: Storage> EventLoop<S> {
     /// 5 and 6: the turn's one durable point, and what it makes possible.
     fn sync(&mut self, now: Millis) -> Result<TurnOutput, StorageError> {
         let output = self.replica.sync(now)?;
+        self.observer.set_time(self.replica.logical_now(now));
         if self.observer.look(now, &self.replica.status()) {
             self.client_context.names.set(self.observer.view());
         }
@@ -241,6 +288,14 @@ impl<S: Storage> EventLoop<S> {
                     let response = render(how, reply, self.observer.view());
                     self.clients.respond(now, waiting.client, waiting.call, response);
                 }
+            }
+        }
+        if !self.hand_overs.is_empty() {
+            let is_handing_over = self.replica.is_handing_over();
+            for (client, call, end) in
+                self.hand_overs.take_ended(now, &self.replica.status(), is_handing_over)
+            {
+                self.answer_hand_over(now, client, call, end);
             }
         }
     }

@@ -253,6 +253,6 @@ fn too_large(limit: u64) -> Problem {
     Problem::new(
         Status::ContentTooLarge,
         "value-too-large",
-        format!("the body is longer than {limit} bytes, the longest value this server takes"),
+        format!("the body is longer than {limit} bytes, the most that this server takes"),
     )
 }

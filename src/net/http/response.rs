@@ -27,6 +27,10 @@ pub struct Response {
     pub etag: Option<Index>,
     /// `Keva-Revision`.
     pub revision: Option<Index>,
+    /// `Keva-TTL`: whole seconds that the key has left.
+    pub ttl_s: Option<u64>,
+    /// `Keva-Next`: the last key of a page that is not the last one, percent-encoded.
+    pub next: Option<String>,
     /// `Keva-Node`: the identity of the node that answers.
     pub node: Option<Rc<str>>,
     /// `Keva-Leader`: the identity of the leader, as far as the answering node knows it.
@@ -37,6 +41,10 @@ pub struct Response {
     pub retry_after_s: Option<u32>,
     /// The body was written by a client: it must not be run as a script, nor guessed to be anything else.
     pub is_foreign: bool,
+    /// `Content-Security-Policy` of a page that Keva itself wrote. Of no meaning with a foreign body.
+    pub policy: Option<&'static str>,
+    /// The form of the body was chosen by `Accept`: caches must keep the forms apart.
+    pub is_negotiated: bool,
     /// The answer depends on the state of the store: caches must ask again.
     pub is_live: bool,
 }
@@ -88,11 +96,15 @@ impl Response {
             body,
             etag: None,
             revision: None,
+            ttl_s: None,
+            next: None,
             node: None,
             leader: None,
             allow: None,
             retry_after_s: None,
             is_foreign: false,
+            policy: None,
+            is_negotiated: false,
             is_live: false,
         }
     }
@@ -116,10 +128,19 @@ impl Response {
         if let Some(revision) = self.revision {
             write!(out, "Keva-Revision: {revision}\r\n").expect(WRITE_TO_MEMORY);
         }
+        if let Some(seconds) = self.ttl_s {
+            write!(out, "Keva-TTL: {seconds}\r\n").expect(WRITE_TO_MEMORY);
+        }
+        if let Some(next) = &self.next {
+            write!(out, "Keva-Next: {next}\r\n").expect(WRITE_TO_MEMORY);
+        }
         write_identity(b"Keva-Node: ", self.node.as_deref(), out);
         write_identity(b"Keva-Leader: ", self.leader.as_deref(), out);
         if self.is_live {
             out.extend_from_slice(b"Cache-Control: no-cache\r\n");
+        }
+        if self.is_negotiated {
+            out.extend_from_slice(b"Vary: Accept\r\n");
         }
         if let Some(allow) = self.allow {
             write!(out, "Allow: {allow}\r\n").expect(WRITE_TO_MEMORY);
@@ -151,8 +172,10 @@ impl Response {
             Body::Stream { is_chunked: false } => out.extend_from_slice(b"X-Accel-Buffering: no\r\n"),
             _ => write!(out, "Content-Length: {length}\r\n").expect(WRITE_TO_MEMORY),
         }
-        if self.is_foreign {
-            out.extend_from_slice(b"X-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n");
+        let policy = if self.is_foreign { Some("sandbox") } else { self.policy };
+        if let Some(policy) = policy {
+            write!(out, "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: {policy}\r\n")
+                .expect(WRITE_TO_MEMORY);
         }
     }
 }
