@@ -76,8 +76,7 @@ impl Chooser<'_> {
         }
         if self.rng.u32(..100) < 25 {
             let is_plain = self.rng.u32(..4) == 0;
-            let key =
-                if is_plain { format!("k{}", self.rng.u32(..self.plan.keys)) } else { self.key().1 };
+            let key = if is_plain { format!("k{}", self.rng.u32(..self.plan.keys)) } else { self.key().1 };
             return Ask::Read { key, is_stale: has(Class::Lists) && self.rng.u32(..3) == 0 };
         }
         let draw = if has(Class::Rich) { self.rng.u32(..20) } else { self.rng.u32(..6) };
@@ -86,7 +85,9 @@ impl Chooser<'_> {
             5 => self.delete(),
             6..10 => self.add(),
             10..14 => self.append(),
-            14 => Command::DeletePrefix { prefix: ["r", "r/", "r/1", "s", "none"][self.rng.usize(..5)].into() },
+            14 => {
+                Command::DeletePrefix { prefix: ["r", "r/", "r/1", "s", "none"][self.rng.usize(..5)].into() }
+            }
             _ => Command::Transaction(self.transaction()),
         };
         Ask::Write(Write { command, idempotency_key: None })
@@ -201,7 +202,12 @@ impl Chooser<'_> {
             });
         }
         let key = self.key().1;
-        operations.push(Operation::Put { key, value: self.value(), content_type: None, ttl_ms: self.ttl_ms() });
+        operations.push(Operation::Put {
+            key,
+            value: self.value(),
+            content_type: None,
+            ttl_ms: self.ttl_ms(),
+        });
         operations
     }
 
@@ -248,7 +254,9 @@ impl Ask {
         let mut request = match self {
             Ask::Write(write) => {
                 let mut request = write_command(rng, &write.command);
-                request.headers.extend(write.idempotency_key.iter().map(|key| format!("Idempotency-Key: {key}")));
+                request
+                    .headers
+                    .extend(write.idempotency_key.iter().map(|key| format!("Idempotency-Key: {key}")));
                 request
             }
             Ask::Read { key, is_stale } => {
@@ -294,8 +302,7 @@ pub(crate) fn check_read(content: Option<&Content>, answer: &Answer) -> Result<(
         let is_absent = matches!(head.status, 204 | 404) && head.etag.is_none();
         return if is_absent { Ok(()) } else { Err("the key is absent".to_owned()) };
     };
-    let is_same =
-        head.status == 200 && head.etag == Some(content.revision) && *answer.body == *content.value;
+    let is_same = head.status == 200 && head.etag == Some(content.revision) && *answer.body == *content.value;
     let most = content.ttl_ms.map(|ttl_ms| ttl_ms.div_ceil(1000));
     let is_life_right = match (head.ttl, most) {
         (None, None) => true,
@@ -502,7 +509,8 @@ impl List {
         if self.is_count {
             return self.check_count(all.len(), revision, answer);
         }
-        let (listed, next) = if self.is_json { self.read_json(revision, answer)? } else { read_text(answer)? };
+        let (listed, next) =
+            if self.is_json { self.read_json(revision, answer)? } else { read_text(answer)? };
         let names = || all.iter().map(|(key, _)| *key).collect::<Vec<_>>();
         let is_prefix = listed.len() <= all.len().min(self.limit.unwrap_or(1000))
             && listed.iter().zip(&all).all(|(listed, (key, content))| listed.agrees(key, content));

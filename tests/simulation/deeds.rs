@@ -61,7 +61,8 @@ impl Deed {
     pub(crate) fn settle(&self, record: &Record) {
         let Ask::Write(write) = &self.ask else { return };
         let executed = record.executed(self.tag);
-        let is_known_by_number = !matches!(write.command, Command::Delete { .. } | Command::DeletePrefix { .. });
+        let is_known_by_number =
+            !matches!(write.command, Command::Delete { .. } | Command::DeletePrefix { .. });
         match &self.told {
             None if !self.is_doubtful => {
                 assert_eq!(executed, None, "said to be surely not applied, and yet it was: {self:?}");
@@ -205,7 +206,9 @@ impl User {
     /// The user gives the request up, or was told that nobody knows.
     pub(crate) fn despair(&mut self, env: &mut Env, load: &mut Load, number: usize) {
         load.deeds[number].is_doubtful = true;
-        env.trace(|| format!("user{} does not know what became of {:?}", self.index + 1, load.deeds[number].ask));
+        env.trace(|| {
+            format!("user{} does not know what became of {:?}", self.index + 1, load.deeds[number].ask)
+        });
         self.try_again(env, load, number, 9);
     }
 

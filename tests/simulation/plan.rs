@@ -6,7 +6,9 @@
 use std::fmt;
 
 use fastrand::Rng;
-use keva::limits::{HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT, SNAPSHOT_SLICE_BYTES, VALUE_BYTES_DEFAULT};
+use keva::limits::{
+    HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT, SNAPSHOT_SLICE_BYTES, VALUE_BYTES_DEFAULT,
+};
 
 /// A kind of fault that a seed may have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -60,7 +60,7 @@ impl Faults {
             }
             if kind < 6 && rng.u32(..4) > 0 {
                 nodes[other].clock.leap(env.plan.unit() * 2);
-            env.checks.record.lives.leapt += env.plan.unit() * 2;
+                env.checks.record.lives.leapt += env.plan.unit() * 2;
                 nodes[other].wake(env, env.now);
             }
         }

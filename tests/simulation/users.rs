@@ -321,7 +321,9 @@ impl User {
             }),
             (204, Action::Get) => Outcome::Missing,
             (200, _) => Outcome::Done,
-            (412, Action::Create { .. } | Action::CompareAndSet { .. }) => Outcome::ConditionFailed(head.etag),
+            (412, Action::Create { .. } | Action::CompareAndSet { .. }) => {
+                Outcome::ConditionFailed(head.etag)
+            }
             (503 | 507, _) => Outcome::NotApplied,
             (504, action) if action != Action::Get => Outcome::Unknown,
             (status, action) => panic!("{action:?} must not be answered by {status}"),

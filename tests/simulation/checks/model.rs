@@ -79,6 +79,8 @@ pub(crate) struct Model {
     in_order: VecDeque<(String, u64)>,
     /// What the last entry expired.
     pub(crate) expired: Vec<Content>,
+    /// Keys that were to expire, and were written or removed meanwhile.
+    pub(crate) overtaken: u64,
 }
 
 impl Model {
@@ -162,12 +164,15 @@ impl Model {
                 self.put(&mut staged, revision, key, whole.into(), *ttl_ms);
                 Decision::Written
             }
-            Command::Add { key, by, ttl_ms, .. } => match self.add(&mut staged, revision, key, *by, *ttl_ms) {
-                Ok(sum) => Decision::Counted(sum),
-                Err(code) => return Decision::Refused(code),
-            },
+            Command::Add { key, by, ttl_ms, .. } => {
+                match self.add(&mut staged, revision, key, *by, *ttl_ms) {
+                    Ok(sum) => Decision::Counted(sum),
+                    Err(code) => return Decision::Refused(code),
+                }
+            }
             Command::DeletePrefix { prefix } => {
-                let gone = self.range(prefix, u64::MAX).map(|(key, _)| (key.to_string(), (None, Kind::Delete)));
+                let gone =
+                    self.range(prefix, u64::MAX).map(|(key, _)| (key.to_string(), (None, Kind::Delete)));
                 staged.extend(gone);
                 Decision::Deleted(staged.len() as u64)
             }
@@ -180,6 +185,8 @@ impl Model {
                     let current = self.current(&staged, key).filter(|content| content.revision == named.0);
                     if current.is_some_and(|content| content.ends_at.is_some_and(|end| end <= self.time)) {
                         staged.insert(key.clone(), (None, Kind::Expire));
+                    } else {
+                        self.overtaken += 1;
                     }
                 }
                 Decision::Internal

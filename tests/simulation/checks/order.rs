@@ -30,7 +30,8 @@ pub(crate) fn check(spans: &[Span]) {
             }
         }
         let Some(latest) = latest else { continue };
-        let is_late_enough = span.revision > latest.revision || span.revision == latest.revision && !span.is_logged;
+        let is_late_enough =
+            span.revision > latest.revision || span.revision == latest.revision && !span.is_logged;
         assert!(is_late_enough, "went back in time: {span:?} began after {latest:?} was over");
     }
 }

@@ -53,7 +53,9 @@ fn tag_of(command: &Command) -> Option<u64> {
             Operation::Add { by, .. } => of_sum(*by),
             Operation::Delete { .. } | Operation::Get { .. } => None,
         }),
-        Command::Delete { .. } | Command::DeletePrefix { .. } | Command::Expire { .. } | Command::Tick => None,
+        Command::Delete { .. } | Command::DeletePrefix { .. } | Command::Expire { .. } | Command::Tick => {
+            None
+        }
     }
 }
 
@@ -112,7 +114,8 @@ impl Record {
         }
         for gone in &self.model.expired {
             let write = self.log[usize::try_from(gone.revision - 1).expect("short logs")].write.as_ref();
-            let tag = write.and_then(|write| tag_of(&write.command)).expect("only numbered writes give lives");
+            let tag =
+                write.and_then(|write| tag_of(&write.command)).expect("only numbered writes give lives");
             self.lives.check_expired(tag, gone.ttl_ms.expect("it had an end"), seen_terms(&self.log));
         }
         decision

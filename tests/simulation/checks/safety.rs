@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use keva::kv::command::Command;
 use keva::raft::entry::Entry;
 use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use keva::raft::storage::{Storage, snapshot_id};
@@ -198,7 +199,14 @@ impl Checks {
             let bytes = self.bytes.remove(&(Index(index), term)).expect("kept until now");
             let entry = Entry::decode(&bytes).expect("as it was");
             self.bytes.retain(|(other, _), _| other.0 > index);
-            note_decision(marks, &self.record.push(entry, raft.term(), tick).decision);
+            let entry = self.record.push(entry, raft.term(), tick);
+            note_decision(marks, &entry.decision);
+            if entry.write.as_ref().is_some_and(|write| write.command == Command::Tick) {
+                marks.hit(Mark::Ticked);
+            }
+            if std::mem::take(&mut self.record.model.overtaken) > 0 {
+                marks.hit(Mark::ExpiryOvertaken);
+            }
             for _ in 0..self.record.model.expired.len() {
                 marks.hit(Mark::Expired);
             }
