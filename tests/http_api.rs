@@ -3,8 +3,8 @@
 #[path = "support/http.rs"]
 mod http;
 
-use http::{Answer, Client, reply, view};
-use keva::kv::command::{Command, Condition, Matcher};
+use http::{Answer, Client, reply, request, view};
+use keva::kv::command::{Command, Condition, Matcher, Write};
 use keva::net::api::{
     Action, ClusterView, Health, MemberView, NodeView, Render, StatusPage, render, render_status,
 };
@@ -15,15 +15,6 @@ use keva::replica::io::{
 use keva::util::time::Millis;
 
 const K: &str = "/v1/storage/key/k";
-
-fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
-    let length = if body.is_empty() && method != "PUT" && method != "POST" {
-        String::new()
-    } else {
-        format!("Content-Length: {}\r\n", body.len())
-    };
-    format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{headers}{length}\r\n{body}")
-}
 
 fn ask(client: &mut Client, method: &str, target: &str, headers: &str, body: &str) -> Answer {
     client.ask(request(method, target, headers, body))
@@ -39,7 +30,7 @@ fn action(method: &str, target: &str, headers: &str, body: &str) -> Action {
 fn submit(method: &str, target: &str, headers: &str, body: &str) -> (Request, Option<u64>, Render) {
     match action(method, target, headers, body) {
         Action::Submit { request, timeout_ms, render } => (request, timeout_ms, render),
-        Action::Status(_) => panic!("{method} {target} asks for the status"),
+        other => panic!("{method} {target} asks for {other:?}"),
     }
 }
 
@@ -165,20 +156,22 @@ fn requests_for_the_node() {
 
     let put = |condition, content_type: Option<&str>| {
         let content_type = content_type.map(String::from);
-        Request::Write(Command::Put { key: "k".into(), value: b"v".to_vec(), content_type, condition })
+        let (key, value) = ("k".into(), b"v".to_vec());
+        Request::Write(Command::Put { key, value, content_type, condition, ttl_ms: None }.into())
     };
     for method in ["PUT", "POST"] {
         let (request, _, render) = submit(method, K, "Content-Type: a/b\r\n", "v");
         assert_eq!(request, put(Condition::default(), Some("a/b")));
-        assert_eq!(render, Render::Write { is_put: true, condition: None });
+        assert_eq!(render, Render::Write { is_put: true, wanted: None });
     }
-    let delete = Request::Write(Command::Delete { key: "k".into(), condition: Condition::default() });
+    let delete = Command::Delete { key: "k".into(), condition: Condition::default() };
+    let delete = Request::Write(Write::from(delete));
     for (method, target) in
         [("DELETE", K.to_owned()), ("POST", format!("{K}?delete")), ("POST", format!("{K}?delete="))]
     {
         let (request, _, render) = submit(method, &target, "", "");
         assert_eq!(request, delete);
-        assert_eq!(render, Render::Write { is_put: false, condition: None });
+        assert_eq!(render, Render::Write { is_put: false, wanted: None });
     }
     let (request, timeout_ms, render) = submit("GET", "/readyz?verbose&timeout=2s", "", "");
     assert_eq!(
@@ -194,7 +187,7 @@ fn conditions_of_writes() {
     let condition = |target: &str, headers: &str| {
         let (request, _, _) = submit("PUT", target, headers, "v");
         match request {
-            Request::Write(Command::Put { condition, .. }) => condition,
+            Request::Write(Write { command: Command::Put { condition, .. }, .. }) => condition,
             other => panic!("{other:?}"),
         }
     };
@@ -316,9 +309,6 @@ fn conditions_of_reads() {
 #[test]
 fn nothing_is_ignored() {
     let rows: &[(&str, &str, &str, u16, &str)] = &[
-        ("PUT", "/v1/storage/key/k?ttl=30s", "", 400, "unknown-parameter"),
-        ("POST", "/v1/storage/key/k?append", "", 400, "unknown-parameter"),
-        ("POST", "/v1/storage/key/k?add=1", "", 400, "unknown-parameter"),
         ("GET", "/v1/storage/key/k?wait=60s", "", 400, "unknown-parameter"),
         ("GET", "/v1/storage/key/k?watch", "", 400, "unknown-parameter"),
         ("GET", "/v1/storage/key/k?if_rev=1", "", 400, "unknown-parameter"),
@@ -334,13 +324,12 @@ fn nothing_is_ignored() {
         ("GET", "/v1/storage/key/%zz", "", 400, "bad-percent-encoding"),
         ("GET", "/v1/storage/key/%ff", "", 400, "not-utf8"),
         ("GET", "/v1/storage/key/", "", 400, "bad-key"),
-        ("PUT", K, "Idempotency-Key: a\r\n", 400, "idempotency-key-not-supported"),
-        ("DELETE", K, "Idempotency-Key: a\r\n", 400, "idempotency-key-not-supported"),
+        ("PUT", K, "Idempotency-Key: \r\n", 400, "bad-idempotency-key"),
+        ("PUT", K, "Idempotency-Key: a b\r\n", 400, "bad-idempotency-key"),
+        ("DELETE", K, "Idempotency-Key: \u{fc}\r\n", 400, "bad-idempotency-key"),
+        ("DELETE", K, "Idempotency-Key: a\r\nIdempotency-Key: a\r\n", 400, "malformed-request"),
         ("PUT", K, "Content-Range: bytes 0-1/2\r\n", 400, "partial-write-not-supported"),
         ("PUT", K, "Content-Encoding: gzip\r\n", 415, "content-encoding-not-supported"),
-        ("GET", "/v1/storage/keys?prefix=a", "", 404, "no-such-path"),
-        ("DELETE", "/v1/storage/keys?prefix=a", "", 404, "no-such-path"),
-        ("POST", "/v1/storage/txn", "", 404, "no-such-path"),
         ("GET", "/metrics", "", 404, "no-such-path"),
         ("GET", "/v1/snapshot", "", 404, "no-such-path"),
         ("GET", "/v1/storage/key", "", 404, "no-such-path"),
@@ -348,7 +337,10 @@ fn nothing_is_ignored() {
         ("GET", "/livez/", "", 404, "no-such-path"),
         ("GET", "/livez?verbose", "", 400, "unknown-parameter"),
         ("PATCH", K, "", 405, "method-not-allowed"),
-        ("POST", "/v1/cluster/leader?to=host2", "", 405, "method-not-allowed"),
+        ("PUT", "/v1/cluster/leader?to=host2", "", 405, "method-not-allowed"),
+        ("POST", "/v1/storage/keys", "", 405, "method-not-allowed"),
+        ("GET", "/v1/storage/txn", "", 405, "method-not-allowed"),
+        ("POST", "/", "", 405, "method-not-allowed"),
         ("POST", "/livez", "", 405, "method-not-allowed"),
     ];
     for (method, target, headers, status, code) in rows {
@@ -364,14 +356,17 @@ fn nothing_is_ignored() {
         assert!(!client.is_closing(), "{method} {target}: the connection stays");
         let allow = match (*status, *target) {
             (405, K) => Some("GET, HEAD, POST, PUT, DELETE"),
+            (405, "/v1/cluster/leader?to=host2") => Some("GET, HEAD, POST"),
+            (405, "/v1/storage/keys") => Some("GET, HEAD, DELETE"),
+            (405, "/v1/storage/txn") => Some("POST"),
             (405, _) => Some("GET, HEAD"),
             _ => None,
         };
         assert_eq!(answer.header("allow"), allow);
     }
     let mut client = Client::new();
-    let answer = ask(&mut client, "PUT", "/v1/storage/key/k?ttl=30s", "", "body");
-    let detail = "unknown query parameter \"ttl\"; known for this request: if_absent, if_rev, timeout";
+    let answer = ask(&mut client, "PUT", "/v1/storage/key/k?tll=30s", "", "body");
+    let detail = "unknown query parameter \"tll\"; known for this request: if_absent, if_rev, timeout, ttl";
     assert_eq!(answer.member("detail"), detail);
     let identity = ask(&mut client, "PUT", K, "Content-Encoding: identity\r\n", "body");
     assert_eq!(identity.status, 200);
@@ -382,7 +377,7 @@ fn nothing_is_ignored() {
 /// 503 and 507: surely not applied. 504: unknown. A client's retries hang on this.
 #[test]
 fn failures_of_the_node() {
-    let write = || Render::Write { is_put: true, condition: None };
+    let write = || Render::Write { is_put: true, wanted: None };
     let rows = [
         (Outcome::NotApplied(NotApplied::Overloaded), 503, "overloaded", "no"),
         (Outcome::NotApplied(NotApplied::NoLeader), 503, "no-leader", "no"),
@@ -390,6 +385,7 @@ fn failures_of_the_node() {
         (Outcome::NotApplied(NotApplied::Stopping), 503, "stopping", "no"),
         (Outcome::NotApplied(NotApplied::NotReady), 503, "not-ready", "no"),
         (Outcome::NotApplied(NotApplied::DiskFull), 507, "disk-full", "no"),
+        (Outcome::NotApplied(NotApplied::InFlight), 409, "idempotency-key-in-flight", "no"),
         (Outcome::OutcomeUnknown, 504, "outcome-unknown", "unknown"),
     ];
     for (outcome, status, code, applied) in rows {
@@ -409,7 +405,7 @@ fn failures_of_the_node() {
 fn a_full_disk_and_a_node_in_repair_say_what_to_do() {
     let detail = |reason| {
         let response = render(
-            Render::Write { is_put: true, condition: None },
+            Render::Write { is_put: true, wanted: None },
             reply(9, Outcome::NotApplied(reason)),
             &view(),
         );
@@ -534,9 +530,17 @@ fn pages() {
     let mut client = Client::new();
     let root = ask(&mut client, "GET", "/", "", "");
     assert_eq!(root.header("content-type"), Some("text/plain; charset=utf-8"));
-    for url in
-        ["/v1/storage/key/KEY", "/v1/cluster", "/v1/cluster/leader", "/v1/version", "/livez", "/readyz"]
-    {
+    for url in [
+        "/v1/storage/key/KEY",
+        "/v1/storage/keys",
+        "/v1/storage/txn",
+        "/v1/cluster",
+        "/v1/cluster/leader",
+        "/v1/version",
+        "/v1/openapi.json",
+        "/livez",
+        "/readyz",
+    ] {
         assert!(root.text().contains(url), "{url}");
     }
     let version: serde_json::Value =

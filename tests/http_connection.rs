@@ -6,6 +6,7 @@ mod http;
 use std::rc::Rc;
 
 use http::{Client, VALUE_BYTES_MAX, context, get, parse, put};
+use keva::kv::store::Store;
 use keva::limits::{
     LINGER_BYTES_MAX, LINGER_MS, PIPELINED_REQUESTS_MAX, SHUTDOWN_LAST_CALL_MS, UNSENT_BYTES_MAX,
 };
@@ -231,10 +232,9 @@ fn memory_is_given_back() {
 fn a_shared_value_is_counted_once() {
     let mut writer = Client::new();
     writer.feed(put("k", &"x".repeat(VALUE_BYTES_MAX)));
-    let item = writer.node.items.remove("k").unwrap();
     let mut readers: Vec<Client> = (0..20).map(|_| Client::new()).collect();
     for reader in &mut readers {
-        reader.node.items.insert("k".into(), item.clone());
+        reader.node.store = writer.node.store.clone();
         reader.connection.receive(reader.now, (get("k") + &get("k")).as_bytes());
         while let Some(Call { id, action }) = reader.next_call() {
             let response = reader.node.answer(action);
@@ -244,10 +244,10 @@ fn a_shared_value_is_counted_once() {
     let held: usize = readers.iter().map(|reader| reader.connection.memory_bytes()).sum();
     assert!(held < VALUE_BYTES_MAX + readers.len() * 4096, "{held} bytes");
     // The last one that holds a value which the store has no more holds all of it.
-    drop(item);
+    writer.node.store = Store::default();
     let mut last = readers.pop().unwrap();
     readers.clear();
-    last.node.items.clear();
+    last.node.store = Store::default();
     assert!(last.connection.memory_bytes() >= VALUE_BYTES_MAX, "{}", last.connection.memory_bytes());
 }
 

@@ -327,9 +327,10 @@ proptest! {
         let mut client = Client::new();
         client.connection.receive(client.now, request.as_bytes());
         let call = client.next_call().expect("a complete request");
-        let Action::Submit { request: Request::Write(Command::Delete { key: found, .. }), .. } = call.action else {
-            panic!("not a delete");
+        let Action::Submit { request: Request::Write(write), .. } = call.action else {
+            panic!("not a write");
         };
+        let Command::Delete { key: found, .. } = write.command else { panic!("not a delete") };
         prop_assert_eq!(found, key);
     }
 

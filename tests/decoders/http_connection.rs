@@ -1,17 +1,19 @@
 //! HTTP requests of a client, in pieces.
 
-use keva::kv::command::CommandError;
-use keva::limits::{REQUEST_HEAD_BYTES_MAX, UNSENT_BYTES_MAX};
+use keva::kv::command::{Command, CommandError};
+use keva::limits::{
+    KEY_BYTES_MAX, PAGE_KEYS_MAX, REQUEST_HEAD_BYTES_MAX, TRANSACTION_BODY_BYTES_MIN, UNSENT_BYTES_MAX,
+};
 use keva::net::api::Action;
 use keva::net::client::Call;
-use keva::replica::io::Request;
+use keva::replica::io::{Listing, Request};
 use keva::util::rng::Rng;
 
 use crate::bytes::{below, mutate, noise, one_in, pick, pieces};
 use crate::driver::drive;
 use crate::http::{Answer, Client, VALUE_BYTES_MAX, parse};
 
-const REQUESTS: [&str; 16] = [
+const REQUESTS: [&str; 28] = [
     "GET /v1/storage/key/a HTTP/1.1\r\nHost: h\r\n\r\n",
     "GET /v1/storage/key/a?consistency=stale&timeout=2s HTTP/1.1\r\nHost: [::1]:80\r\nIf-None-Match: \"1\", W/\"2\"\r\n\r\n",
     "PUT /v1/storage/key/a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
@@ -28,6 +30,18 @@ const REQUESTS: [&str; 16] = [
     "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
     "POST /v1/storage/key/a HTTP/1.1\r\nHost: h\r\nContent-Length: 70000\r\n\r\n",
     "\r\n\r\nGET /v1/storage/key/%E4%BD%A0 HTTP/1.0\r\n\r\n",
+    "POST /v1/storage/key/a?append&ttl=5m HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
+    "POST /v1/storage/key/n?add=-5&ttl=1h HTTP/1.1\r\nHost: h\r\nIdempotency-Key: abc\r\n\r\n",
+    "POST /v1/storage/key/n?add=9223372036854775807 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "POST /v1/storage/key/a?delete&if_rev=3 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+    "GET /v1/storage/keys?prefix=a&start=a&end=b&after=%20&limit=2 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET /v1/storage/keys?values HTTP/1.1\r\nHost: h\r\nAccept: application/json;q=0.5, text/*;q=0.1\r\n\r\n",
+    "GET /v1/storage/keys?count HTTP/1.1\r\nHost: h\r\nIf-None-Match: \"3\"\r\n\r\n",
+    "DELETE /v1/storage/keys?prefix=a HTTP/1.1\r\nHost: h\r\nIdempotency-Key: d\r\n\r\n",
+    "POST /v1/storage/txn HTTP/1.1\r\nHost: h\r\nContent-Length: 98\r\n\r\n{\"if\":[{\"key\":\"a\",\"absent\":true}],\"then\":[{\"put\":\"a\",\"value\":\"x\"},{\"add\":\"n\",\"by\":1},{\"get\":\"a\"}]}",
+    "POST /v1/storage/txn HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2d\r\n{\"then\":[],\"else\":[{\"delete\":\"a\"}],\"if\":[]}  \r\n0\r\n\r\n",
+    "POST /v1/cluster/leader?to=host1 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nAccept: text/html\r\n\r\n",
 ];
 const WORDS: [&[u8]; 36] = [
     b"\r\n",
@@ -84,9 +98,19 @@ fn check_action(action: &Action) {
         Request::Write(command) => {
             let checked = command.check();
             assert_eq!(checked, Ok::<(), CommandError>(()), "{command:?}");
-            assert!(command.value_len() <= VALUE_BYTES_MAX);
+            let is_transaction = matches!(command.command, Command::Transaction(_));
+            let bytes_max = if is_transaction { 2 * TRANSACTION_BODY_BYTES_MIN } else { VALUE_BYTES_MAX };
+            assert!(command.command.value_len() <= bytes_max);
         }
         Request::Read { key, .. } => assert_eq!(keva::kv::command::check_key(key), Ok(())),
+        Request::List { range, listing, .. } => {
+            let bounds =
+                [Some(&range.prefix), range.start.as_ref(), range.end.as_ref(), range.after.as_ref()];
+            assert!(bounds.into_iter().flatten().all(|bound| bound.len() <= KEY_BYTES_MAX));
+            if let Listing::Page { limit, .. } = listing {
+                assert!((1..=PAGE_KEYS_MAX).contains(limit));
+            }
+        }
         Request::Barrier => {}
     }
 }

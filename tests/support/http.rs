@@ -1,116 +1,127 @@
 //! A client connection with a tiny one-node store behind it, and a strict reader of responses.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses its own part")]
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use keva::kv::command::{Command, Condition, Matcher};
-use keva::net::api::{Action, ClusterView, Health, MemberView, NodeView, render, render_status};
+use keva::kv::command::Write;
+use keva::kv::payload::Payload;
+use keva::kv::session::WriteId;
+use keva::kv::store::Store;
+use keva::net::api::{
+    Action, ClusterView, HandedOver, Health, MemberView, NodeView, render, render_hand_over, render_status,
+};
 use keva::net::client::{Call, ClientConnection, ClientContext, ClientLimits};
 use keva::net::http::response::Response;
-use keva::raft::types::{EntryId, Index, NodeId, Term};
-use keva::replica::io::{Item, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket};
-use keva::util::time::Millis;
+use keva::raft::types::{EntryId, Incarnation, Index, NodeId, Term};
+use keva::replica::io::{
+    Applied, Listing, Outcome, ReplicaStatus, Reply, Request, RoleName, Standing, Ticket,
+};
+use keva::util::time::{LogicalTime, Millis};
 
 /// Longest value in these tests.
 pub const VALUE_BYTES_MAX: usize = 200_000;
 
-/// A store that applies writes at once.
+/// A state machine that applies writes at once.
 #[derive(Default)]
 pub struct TestNode {
-    pub revision: u64,
-    pub items: BTreeMap<String, Item>,
+    pub store: Store,
+    pub time: LogicalTime,
 }
 
 pub fn view() -> NodeView {
-    NodeView { node: "host1".into(), leader: Some("host2".into()), health: Health::default() }
+    NodeView {
+        node: "host1".into(),
+        leader: Some("host2".into()),
+        health: Health::default(),
+        time: LogicalTime(0),
+    }
 }
 
 pub fn reply(revision: u64, outcome: Outcome) -> Reply {
     Reply { ticket: Ticket(0), revision: Index(revision), outcome }
 }
 
-fn holds(condition: &Condition, current: Option<Index>) -> bool {
-    let matches = |matcher: &Matcher| match (matcher, current) {
-        (_, None) => false,
-        (Matcher::Any, Some(_)) => true,
-        (Matcher::Revisions(list), Some(current)) => list.contains(&current),
-    };
-    condition.if_match.as_ref().is_none_or(matches) && !condition.if_none_match.as_ref().is_some_and(matches)
-}
-
 impl TestNode {
+    pub fn revision(&self) -> u64 {
+        self.store.applied_index().0
+    }
+
     pub fn answer(&mut self, action: Action) -> Response {
         match action {
             Action::Status(page) => {
-                let member = MemberView {
-                    id: NodeId(1),
-                    identity: "host1",
-                    address: "10.0.0.1",
-                    keva_port: 1,
-                    user_port: 2,
-                    connected: true,
-                    last_contact: None,
-                    version: None,
-                };
-                let status = ReplicaStatus {
-                    id: NodeId(1),
-                    role: RoleName::Leader,
-                    term: Term(3),
-                    leader: Some(NodeId(1)),
-                    commit_index: Index(self.revision),
-                    applied_index: Index(self.revision),
-                    last_index: Index(self.revision),
-                    log_start: EntryId::default(),
-                    snapshot: None,
-                    snapshot_draft: None,
-                    standing: Standing::Voter,
-                    is_full: false,
-                    leader_is_full: false,
-                    keys: self.items.len() as u64,
-                    peers: Vec::new(),
-                };
-                render_status(page, &status, &ClusterView { now: Millis(0), members: &[member] }, &view())
+                let status = self.status();
+                render_status(page, &status, &ClusterView { now: Millis(0), members: &[member()] }, &view())
             }
             Action::Submit { request, render: how, .. } => {
-                let outcome = self.apply(request);
-                render(how, reply(self.revision, outcome), &view())
+                let (revision, outcome) = self.carry_out(request);
+                render(how, reply(revision.0, outcome), &NodeView { time: self.time, ..view() })
+            }
+            Action::HandOver { to, .. } => {
+                let end = match to {
+                    Some(name) if name != "host1" => HandedOver::NoSuchNode(name),
+                    _ => HandedOver::Done(NodeId(1)),
+                };
+                render_hand_over(end, &ClusterView { now: Millis(0), members: &[member()] }, &view())
             }
         }
     }
 
-    fn apply(&mut self, request: Request) -> Outcome {
-        match request {
-            Request::Barrier => Outcome::Reached,
-            Request::Read { key, .. } => Outcome::Value(self.items.get(&key).cloned()),
-            Request::Write(command) => {
-                self.revision += 1;
-                let (key, condition) = match &command {
-                    Command::Put { key, condition, .. } | Command::Delete { key, condition } => {
-                        (key.clone(), condition.clone())
-                    }
-                };
-                let current = self.items.get(&key).map(|item| item.revision);
-                if !holds(&condition, current) {
-                    return Outcome::ConditionFailed { current };
-                }
-                match command {
-                    Command::Put { key, value, content_type, .. } => {
-                        let item = Item {
-                            value: value.into(),
-                            content_type: content_type.map(Arc::from),
-                            revision: Index(self.revision),
-                        };
-                        self.items.insert(key, item);
-                    }
-                    Command::Delete { key, .. } => {
-                        self.items.remove(&key);
-                    }
-                }
-                Outcome::Written
-            }
+    fn status(&self) -> ReplicaStatus {
+        ReplicaStatus {
+            id: NodeId(1),
+            role: RoleName::Leader,
+            term: Term(3),
+            leader: Some(NodeId(1)),
+            commit_index: self.store.applied_index(),
+            applied_index: self.store.applied_index(),
+            last_index: self.store.applied_index(),
+            log_start: EntryId::default(),
+            snapshot: None,
+            snapshot_draft: None,
+            standing: Standing::Voter,
+            is_full: false,
+            leader_is_full: false,
+            keys: self.store.key_count(),
+            peers: Vec::new(),
         }
+    }
+
+    fn carry_out(&mut self, request: Request) -> (Index, Outcome) {
+        let applied = self.store.applied_index();
+        match request {
+            Request::Barrier => (applied, Outcome::Reached),
+            Request::Read { key, .. } => (applied, Outcome::Value(self.store.get(&key).cloned())),
+            Request::List { range, listing: Listing::Count, .. } => {
+                (applied, Outcome::Count(self.store.count(&range)))
+            }
+            Request::List { range, listing: Listing::Page { limit, with_values }, .. } => {
+                (applied, Outcome::Page(self.store.page(&range, limit, with_values)))
+            }
+            Request::Write(write) => self.apply(write),
+        }
+    }
+
+    fn apply(&mut self, write: Write) -> (Index, Outcome) {
+        assert_eq!(write.check(), Ok(()), "only what keeps the rules is asked of a node");
+        let index = self.store.applied_index().next();
+        let id = WriteId { origin: NodeId(1), incarnation: Incarnation(1), seq: index.0 };
+        match self.store.apply(index, Payload { id, time: self.time, write }) {
+            Applied::Repeated { revision, first } => (revision, Outcome::Applied(*first)),
+            outcome => (index, Outcome::Applied(outcome)),
+        }
+    }
+}
+
+fn member() -> MemberView<'static> {
+    MemberView {
+        id: NodeId(1),
+        identity: "host1",
+        address: "10.0.0.1",
+        keva_port: 1,
+        user_port: 2,
+        connected: true,
+        last_contact: None,
+        version: None,
     }
 }
 
@@ -217,6 +228,20 @@ impl Client {
     }
 }
 
+impl Client {
+    /// One request in parts, one response.
+    pub fn tell(&mut self, method: &str, target: &str, headers: &str, body: &str) -> Answer {
+        self.ask(request(method, target, headers, body))
+    }
+
+    /// What the node is asked by a request that must be understood.
+    pub fn understood(method: &str, target: &str, headers: &str, body: &str) -> Action {
+        let mut client = Client::new();
+        client.connection.receive(client.now, request(method, target, headers, body).as_bytes());
+        client.next_call().unwrap_or_else(|| panic!("{method} {target} is no call")).action
+    }
+}
+
 /// A response as a client sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
@@ -235,6 +260,17 @@ impl Answer {
 
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        assert!(self.header("content-type").unwrap().contains("json"));
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The status and code of a problem.
+    pub fn problem(&self) -> (u16, String) {
+        (self.status, self.member("code"))
     }
 
     /// A member of a problem.
@@ -284,4 +320,14 @@ pub fn get(key: &str) -> String {
 pub fn put(key: &str, value: &str) -> String {
     let length = value.len();
     format!("PUT /v1/storage/key/{key} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n{value}")
+}
+
+/// Any request. A body, even an empty one, goes with `PUT` and `POST`.
+pub fn request(method: &str, target: &str, headers: &str, body: &str) -> String {
+    let length = if body.is_empty() && method != "PUT" && method != "POST" {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
+    format!("{method} {target} HTTP/1.1\r\nHost: h\r\n{headers}{length}\r\n{body}")
 }
