@@ -1,43 +1,14 @@
-//! Conditions, repeated writes, hashes, and payloads made of any bytes.
+//! Conditions, repeated writes, hashes, appending and counting.
 
-use keva::kv::command::{Command, CommandError, Condition, Matcher};
-use keva::kv::payload::{PayloadError, decode_payload, encode_payload};
-use keva::kv::session::WriteId;
+use keva::kv::command::{Command, Condition, Matcher};
+use keva::kv::outcome::Refusal;
 use keva::kv::store::{Applied, Store};
-use keva::limits::{
-    CONDITION_REVISIONS_MAX, CONTENT_TYPE_BYTES_MAX, KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, VALUE_BYTES_MAX,
+use keva::raft::types::Index;
+
+use crate::writes::{
+    State, add, append, applied, delete, delete_prefix, id, payload, put, put_for, put_if, revisions, told,
+    typed,
 };
-use keva::raft::types::{Incarnation, Index, NodeId};
-use proptest::prelude::*;
-
-pub(crate) fn id(origin: u64, incarnation: u64, seq: u64) -> WriteId {
-    WriteId { origin: NodeId(origin), incarnation: Incarnation(incarnation), seq }
-}
-
-pub(crate) fn put(key: &str, value: &str) -> Command {
-    put_if(key, value, Condition::default())
-}
-
-pub(crate) fn put_if(key: &str, value: &str, condition: Condition) -> Command {
-    Command::Put { key: key.into(), value: value.into(), content_type: None, condition }
-}
-
-pub(crate) fn delete(key: &str) -> Command {
-    Command::Delete { key: key.into(), condition: Condition::default() }
-}
-
-pub(crate) fn revisions(list: &[u64]) -> Option<Matcher> {
-    Some(Matcher::Revisions(list.iter().copied().map(Index).collect()))
-}
-
-/// Applies commands of one origin from index 1.
-pub(crate) fn applied(commands: Vec<Command>) -> Store {
-    let mut store = Store::default();
-    for (command, index) in commands.into_iter().zip(1..) {
-        let _ = store.apply(Index(index), id(1, 1, index), command);
-    }
-    store
-}
 
 /// E5, E12: RFC 9110, sections 13.1.1 and 13.1.2, for an absent key and for one at revision 1, empty or not.
 #[test]
@@ -69,7 +40,7 @@ fn conditions_are_judged_when_applied() {
                     true => Command::Delete { key: key.into(), condition: condition.clone() },
                     false => put_if(key, "new", condition.clone()),
                 };
-                let outcome = store.apply(Index(2), id(1, 1, 2), command);
+                let outcome = store.apply(Index(2), payload(id(1, 1, 2), command));
                 if holds {
                     assert_eq!(outcome, Applied::Written, "{key} {condition:?}");
                     let revision = (!deletes).then_some(Index(2));
@@ -98,7 +69,7 @@ fn revisions_are_indexes() {
 #[test]
 fn deleting_an_absent_key_succeeds() {
     let mut store = Store::default();
-    assert_eq!(store.apply(Index(1), id(1, 1, 1), delete("a")), Applied::Written);
+    assert_eq!(store.apply(Index(1), payload(id(1, 1, 1), delete("a"))), Applied::Written);
     assert_eq!(store.key_count(), 0);
 }
 
@@ -118,7 +89,7 @@ fn only_newer_writes_of_an_origin_run() {
     ];
     for ((id, runs), index) in steps.into_iter().zip(1..) {
         let before = store.get("k").cloned();
-        let outcome = store.apply(Index(index), id, put("k", &index.to_string()));
+        let outcome = store.apply(Index(index), payload(id, put("k", &index.to_string())));
         assert_eq!(outcome == Applied::Written, runs, "{id:?}");
         assert_eq!(outcome == Applied::Skipped, !runs, "{id:?}");
         assert_eq!(store.get("k").cloned() == before, !runs, "{id:?}");
@@ -130,10 +101,10 @@ fn only_newer_writes_of_an_origin_run() {
 fn a_failed_condition_is_final() {
     let mut store = Store::default();
     let write = put_if("k", "1", Condition { if_match: Some(Matcher::Any), if_none_match: None });
-    let failed = store.apply(Index(1), id(1, 1, 1), write.clone());
+    let failed = store.apply(Index(1), payload(id(1, 1, 1), write.clone()));
     assert_eq!(failed, Applied::ConditionFailed { current: None });
-    let _ = store.apply(Index(2), id(2, 1, 1), put("k", "other"));
-    assert_eq!(store.apply(Index(3), id(1, 1, 1), write), Applied::Skipped);
+    let _ = store.apply(Index(2), payload(id(2, 1, 1), put("k", "other")));
+    assert_eq!(store.apply(Index(3), payload(id(1, 1, 1), write)), Applied::Skipped);
     assert_eq!(store.get("k").map(|item| item.value.to_vec()), Some(b"other".to_vec()));
 }
 
@@ -157,12 +128,6 @@ fn equal_states_have_equal_hashes() {
 /// D12, D13: every part of the state shows in the hash.
 #[test]
 fn every_difference_changes_the_hash() {
-    let typed = |content_type: &str| Command::Put {
-        key: "a".into(),
-        value: b"1".to_vec(),
-        content_type: Some(content_type.into()),
-        condition: Condition::default(),
-    };
     let mut states = vec![
         applied(vec![put("a", "1"), put("b", "1")]),
         applied(vec![put("b", "1"), put("a", "1")]),
@@ -171,19 +136,30 @@ fn every_difference_changes_the_hash() {
         applied(vec![put("a", "1"), put("c", "1")]),
         applied(vec![put("ab", "1"), put("b", "1")]),
         applied(vec![put("a", "1"), delete("b")]),
-        applied(vec![put("b", "1"), typed("")]),
-        applied(vec![put("b", "1"), typed("text/plain")]),
+        applied(vec![put("b", "1"), typed("a", b"1", Some(""))]),
+        applied(vec![put("b", "1"), typed("a", b"1", Some("text/plain"))]),
         applied(vec![put("a", "1"), put("b", "1"), put("b", "1")]),
+        applied(vec![put("a", "1"), put_for("b", "1", 1)]),
+        applied(vec![put("a", "1"), put_for("b", "1", 2)]),
     ];
     let mut origin = applied(vec![put("a", "1")]);
-    let _ = origin.apply(Index(2), id(2, 1, 2), put("b", "1"));
+    let _ = origin.apply(Index(2), payload(id(2, 1, 2), put("b", "1")));
     let mut incarnation = applied(vec![put("a", "1")]);
-    let _ = incarnation.apply(Index(2), id(1, 2, 2), put("b", "1"));
+    let _ = incarnation.apply(Index(2), payload(id(1, 2, 2), put("b", "1")));
     let mut seq = applied(vec![put("a", "1")]);
-    let _ = seq.apply(Index(2), id(1, 1, 3), put("b", "1"));
+    let _ = seq.apply(Index(2), payload(id(1, 1, 3), put("b", "1")));
     let mut passed = applied(vec![put("a", "1"), put("b", "1")]);
     passed.pass(Index(3));
     states.extend([origin, incarnation, seq, passed]);
+    for (time, key, value) in [(1, "k", "1"), (2, "k", "1"), (1, "l", "1"), (1, "k", "2")] {
+        let mut once = State { store: applied(vec![put("a", "1")]) };
+        let _ = once.run_once(time, key, put("b", value));
+        let _ = once.run_at(2, put("b", "1"));
+        states.push(once.store);
+    }
+    let mut later = State { store: applied(vec![put("a", "1")]) };
+    let _ = later.run_at(1, put("b", "1"));
+    states.push(later.store);
     let mut hashes: Vec<u64> = states.iter().map(Store::state_hash).collect();
     hashes.sort_unstable();
     hashes.dedup();
@@ -191,148 +167,128 @@ fn every_difference_changes_the_hash() {
 }
 
 #[test]
-fn the_largest_command_fits_in_a_payload() {
-    let list = || Some(Matcher::Revisions(vec![Index(u64::MAX); CONDITION_REVISIONS_MAX]));
-    let command = Command::Put {
-        key: "k".repeat(KEY_BYTES_MAX),
-        value: vec![7; VALUE_BYTES_MAX],
-        content_type: Some("t".repeat(CONTENT_TYPE_BYTES_MAX)),
-        condition: Condition { if_match: list(), if_none_match: list() },
-    };
-    let payload = encode_payload(id(u64::MAX, u64::MAX, u64::MAX), &command);
-    assert!(payload.len() <= PAYLOAD_BYTES_MAX);
-    assert_eq!(decode_payload(&payload), Ok((id(u64::MAX, u64::MAX, u64::MAX), command)));
+fn bytes_are_appended() {
+    let mut state = State::default();
+    // (what is added, the most that is allowed, the whole value then)
+    let table: [(&[u8], u64, Result<&[u8], u64>); 6] = [
+        (b"", 0, Ok(b"")),
+        (b"ab", 2, Ok(b"ab")),
+        (b"c", 2, Err(3)),
+        (b"\xff\0", 4, Ok(b"ab\xff\0")),
+        (b"", 3, Err(4)),
+        (b"d", u64::MAX >> 40, Ok(b"ab\xff\0d")),
+    ];
+    let mut revision = None;
+    for ((tail, bytes_max, whole), index) in table.into_iter().zip(1..) {
+        let outcome = state.run(append("k", tail, bytes_max));
+        match whole {
+            Ok(whole) => {
+                revision = Some(Index(index));
+                assert_eq!((outcome, state.value("k")), (Applied::Written, Some(whole)));
+            }
+            Err(bytes) => {
+                let refusal = Refusal::ValueTooLong { bytes, bytes_max };
+                assert_eq!(outcome, Applied::Refused(refusal));
+                assert_eq!(state.store.take_changes(), [], "refused as a whole");
+            }
+        }
+        assert_eq!(state.store.get("k").map(|item| item.revision), revision);
+    }
 }
 
-/// The header is part of the disk and wire format: these bytes must stay readable.
+/// What a value is called stays when something is added to it, unless the writer says otherwise.
 #[test]
-fn the_layout_is_fixed() {
-    let payload = encode_payload(id(0x0102, 3, 4), &delete("k"));
-    let mut expected = vec![2, 1, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1];
-    expected.extend_from_slice(b"\x81\xa6Delete\x92\xa1k\x92\xc0\xc0");
-    assert_eq!(payload, expected);
+fn the_type_of_a_value_stays_when_it_grows() {
+    let mut state = State::default();
+    let content_type = |state: &State| state.store.get("k").and_then(|item| item.content_type.clone());
+    let _ = state.run(typed("k", b"1", Some("text/plain")));
+    let _ = state.run(append("k", b"2", 9));
+    assert_eq!(content_type(&state).as_deref(), Some("text/plain"));
+    assert_eq!(state.run(add("k", 1)), Applied::Counted(13));
+    assert_eq!(content_type(&state).as_deref(), Some("text/plain"));
+    let mut other = append("k", b"4", 9);
+    if let Command::Append { content_type, .. } = &mut other {
+        *content_type = Some("text/csv".into());
+    }
+    let _ = state.run(other);
+    assert_eq!((content_type(&state).as_deref(), state.value("k")), (Some("text/csv"), Some(&b"134"[..])));
+    let _ = state.run(put("k", "5"));
+    assert_eq!(content_type(&state), None);
 }
 
-/// Rules are checked again when a payload is read: its writer may be another program.
 #[test]
-fn payloads_that_break_a_rule_are_refused() {
-    let raw = |command: &Command| {
-        let mut bytes = encode_payload(id(1, 1, 1), &delete("k"))[..25].to_vec();
-        bytes.extend(rmp_serde::to_vec(command).expect("memory"));
-        bytes
-    };
-    let rule = |command: &Command| decode_payload(&raw(command)).expect_err("a broken rule");
-    assert_eq!(rule(&put("", "v")), PayloadError::Rule(CommandError::KeyEmpty));
-    assert_eq!(rule(&delete(&"k".repeat(KEY_BYTES_MAX + 1))), PayloadError::Rule(CommandError::KeyTooLong));
-    let many = vec![1; CONDITION_REVISIONS_MAX + 1];
-    let condition = Condition { if_match: None, if_none_match: revisions(&many) };
-    assert_eq!(rule(&put_if("k", "", condition)), PayloadError::Rule(CommandError::TooManyRevisions));
-    let long = Command::Put {
-        key: "k".into(),
-        value: vec![0; VALUE_BYTES_MAX + 1],
-        content_type: None,
-        condition: Condition::default(),
-    };
-    assert_eq!(rule(&long), PayloadError::Rule(CommandError::ValueTooLong));
-    let typed = Command::Put {
-        key: "k".into(),
-        value: vec![],
-        content_type: Some("t".repeat(CONTENT_TYPE_BYTES_MAX + 1)),
-        condition: Condition::default(),
-    };
-    assert_eq!(rule(&typed), PayloadError::Rule(CommandError::ContentTypeTooLong));
-
-    let good = raw(&put("k", "v"));
-    assert!(decode_payload(&good).is_ok());
-    let mut newer = good.clone();
-    newer[24] = 2;
-    assert_eq!(decode_payload(&newer), Err(PayloadError::Version(2)));
-    for at in [0, 8, 16] {
-        let mut zero = good.clone();
-        zero[at] = 0;
-        assert_eq!(decode_payload(&zero), Err(PayloadError::Header));
+fn numbers_are_added() {
+    let refused = |refusal| Applied::Refused(refusal);
+    let key = || "k".to_owned();
+    let (number, overflow) = (Refusal::NotANumber { key: key() }, Refusal::Overflow { key: key() });
+    let table: [(Option<&[u8]>, i64, Applied); 22] = [
+        (None, 5, Applied::Counted(5)),
+        (None, -5, Applied::Counted(-5)),
+        (None, 0, Applied::Counted(0)),
+        (Some(b"5"), 5, Applied::Counted(10)),
+        (Some(b"-7"), 7, Applied::Counted(0)),
+        (Some(b"+7"), 1, Applied::Counted(8)),
+        (Some(b"007"), 1, Applied::Counted(8)),
+        (Some(b" \t5\r\n"), 1, Applied::Counted(6)),
+        (Some(b"9223372036854775806"), 1, Applied::Counted(i64::MAX)),
+        (Some(b"9223372036854775807"), 1, refused(overflow.clone())),
+        (Some(b"-9223372036854775808"), -1, refused(overflow.clone())),
+        (Some(b"-9223372036854775808"), i64::MIN, refused(overflow)),
+        (Some(b"-9223372036854775808"), i64::MAX, Applied::Counted(-1)),
+        (Some(b"9223372036854775808"), -1, refused(number.clone())),
+        (Some(b""), 1, refused(number.clone())),
+        (Some(b"\n"), 1, refused(number.clone())),
+        (Some(b"1 2"), 1, refused(number.clone())),
+        (Some(b"1.0"), 1, refused(number.clone())),
+        (Some(b"0x1"), 1, refused(number.clone())),
+        (Some(b"1\xc2\xa0"), 1, refused(number.clone())),
+        (Some(b"\xd9\xa3"), 1, refused(number.clone())),
+        (Some(b"\xff"), 1, refused(number)),
+    ];
+    for (before, by, outcome) in table {
+        let mut state = State::default();
+        if let Some(before) = before {
+            let _ = state.run(typed("k", before, None));
+        }
+        assert_eq!(state.run(add("k", by)), outcome, "{before:?} + {by}");
+        let after = match &outcome {
+            Applied::Counted(number) => Some(number.to_string().into_bytes()),
+            _ => before.map(<[u8]>::to_vec),
+        };
+        assert_eq!(state.value("k").map(<[u8]>::to_vec), after, "{before:?} + {by}");
     }
-    assert_eq!(decode_payload(&[good.as_slice(), b"\xc0"].concat()), Err(PayloadError::TrailingBytes));
-    for cut in 0..good.len() {
-        assert!(decode_payload(&good[..cut]).is_err(), "cut at {cut}");
-    }
-    // A key that is not UTF-8.
-    let mut invalid = good.clone();
-    let key = invalid.iter().position(|byte| *byte == b'k').expect("the key");
-    invalid[key] = 0xff;
-    assert!(matches!(decode_payload(&invalid), Err(PayloadError::Command(_))));
-    // A value said to be 4 GiB long.
-    let bomb = [&good[..25], b"\x81\xa3Put\x94\xa1k\xc6\xff\xff\xff\xff"].concat();
-    assert!(matches!(decode_payload(&bomb), Err(PayloadError::Command(_))));
 }
 
-fn matcher() -> impl Strategy<Value = Option<Matcher>> {
-    let list = prop::collection::vec(any::<u64>().prop_map(Index), 0..=CONDITION_REVISIONS_MAX);
-    prop_oneof![Just(None), Just(Some(Matcher::Any)), list.prop_map(|list| Some(Matcher::Revisions(list)))]
-}
-
-fn command() -> impl Strategy<Value = Command> {
-    let condition =
-        (matcher(), matcher()).prop_map(|(if_match, if_none_match)| Condition { if_match, if_none_match });
-    let value = prop::collection::vec(any::<u8>(), 0..300);
-    (".{1,40}", prop::option::of(value), prop::option::of("[a-z/]{0,40}"), condition).prop_map(
-        |(key, value, content_type, condition)| match value {
-            Some(value) => Command::Put { key, value, content_type, condition },
-            None => Command::Delete { key, condition },
-        },
-    )
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
-
-    #[test]
-    fn what_is_encoded_is_decoded(origin in 1u64.., incarnation in 1u64.., seq in 1u64.., command in command()) {
-        let payload = encode_payload(id(origin, incarnation, seq), &command);
-        prop_assert_eq!(decode_payload(&payload), Ok((id(origin, incarnation, seq), command)));
-    }
-
-    /// No bytes make the decoder panic, and what it accepts keeps the rules.
-    #[test]
-    fn any_bytes_are_decoded_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok((_, command)) = decode_payload(&bytes) {
-            prop_assert_eq!(command.check(), Ok(()));
+/// One entry removes all keys with a prefix and no other, whatever comes behind the prefix.
+#[test]
+fn keys_with_a_prefix_are_deleted_together() {
+    let keys = [
+        "a",
+        "a/",
+        "a/1",
+        "a/\u{10ffff}",
+        "a/\u{10ffff}\u{10ffff}",
+        "a0",
+        "b",
+        "\u{d7ff}",
+        "\u{d7ff}x",
+        "\u{e000}",
+        "\u{10ffff}",
+        "\u{10ffff}\u{10ffff}",
+    ];
+    for prefix in ["", "a", "a/", "a/1", "a/\u{10ffff}", "c", "\u{d7ff}", "\u{10ffff}", "zzz", "a/1/2"] {
+        let mut state = State { store: applied(keys.map(|key| put(key, "1")).into()) };
+        let mut gone: Vec<&str> = keys.into_iter().filter(|key| key.starts_with(prefix)).collect();
+        gone.sort_unstable();
+        assert_eq!(state.run(delete_prefix(prefix)), Applied::Deleted(gone.len() as u64), "{prefix}");
+        let changes = state.store.take_changes();
+        let last = gone.len().wrapping_sub(1);
+        let expected: Vec<_> =
+            gone.iter().enumerate().map(|(at, key)| (*key, "delete", at == last)).collect();
+        assert_eq!(told(&changes), expected, "{prefix}");
+        for key in keys {
+            assert_eq!(state.store.get(key).is_none(), key.starts_with(prefix), "{key} without {prefix}");
         }
-    }
-
-    /// The same near the truth: a valid payload with a few bytes changed, added or cut off.
-    #[test]
-    fn damaged_payloads_are_decoded_or_refused(
-        command in command(),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        tail in prop::collection::vec(any::<u8>(), 0..4),
-        cut in any::<prop::sample::Index>(),
-        cuts in any::<bool>(),
-    ) {
-        let mut payload = encode_payload(id(1, 1, 1), &command);
-        for (at, byte) in changes {
-            let at = at.index(payload.len());
-            payload[at] = byte;
-        }
-        payload.extend(tail);
-        if cuts {
-            payload.truncate(cut.index(payload.len()));
-        }
-        if let Ok((_, command)) = decode_payload(&payload) {
-            prop_assert_eq!(command.check(), Ok(()));
-        }
-    }
-
-    /// D13: two stores that get the same commands, one of them each command twice, answer the same in the end.
-    #[test]
-    fn repeated_writes_change_nothing(commands in prop::collection::vec(command(), 1..20)) {
-        let (mut once, mut twice) = (Store::default(), Store::default());
-        for (command, n) in commands.into_iter().zip(1u64..) {
-            let first = once.apply(Index(2 * n - 1), id(1, 1, n), command.clone());
-            once.pass(Index(2 * n));
-            prop_assert_eq!(twice.apply(Index(2 * n - 1), id(1, 1, n), command.clone()), first);
-            prop_assert_eq!(twice.apply(Index(2 * n), id(1, 1, n), command), Applied::Skipped);
-        }
-        prop_assert_eq!(once.state_hash(), twice.state_hash());
+        assert_eq!(Store::restore(&crate::snapshots::snapshot(&mut state.store)), Ok(state.store));
     }
 }

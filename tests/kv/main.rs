@@ -1,4 +1,12 @@
 //! The state machine alone, without a log: what commands do, and snapshots of it.
 
 mod commands;
+mod history;
+mod idempotency;
+mod listing;
+mod lives;
+mod model;
+mod payloads;
 mod snapshots;
+mod transactions;
+mod writes;
