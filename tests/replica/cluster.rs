@@ -12,7 +12,7 @@ use keva::raft::storage::Storage;
 use keva::raft::types::{Incarnation, Index, NodeId};
 use keva::replica::io::{Consistency, NotApplied, Outcome, Reply, Request, Ticket};
 use keva::replica::replica::{Replica, ReplicaConfig};
-use keva::util::time::Millis;
+use keva::util::time::{LogicalTime, Millis};
 
 use crate::support::memory_storage::MemoryStorage;
 
@@ -412,6 +412,7 @@ impl Cluster {
     }
 
     fn send(&mut self, envelope: Envelope) {
+        self.check_time(&envelope);
         let link = (envelope.from, envelope.to);
         let lost = self.lose.as_mut().is_some_and(|lose| lose(&envelope));
         if lost || self.cut.contains(&link) || self.nodes[&envelope.to].replica.is_none() {
@@ -429,6 +430,15 @@ impl Cluster {
         let hash = replica.store().state_hash();
         let known = *self.hashes.entry(status.applied_index).or_insert(hash);
         assert_eq!(known, hash, "{id} differs from another node at {}", status.applied_index);
+    }
+
+    /// J2, J3: only a leader that has applied an entry of its own term says what time it is.
+    fn check_time(&self, envelope: &Envelope) {
+        let Message::Heartbeat { time, .. } = &envelope.message else { return };
+        let status = self.replica(envelope.from).status();
+        let storage = self.replica(envelope.from).raft().storage();
+        let holds_office = storage.term(status.applied_index) >= Some(envelope.term);
+        assert!(holds_office || time.0 == 0, "{} must not say what time it is", envelope.from);
     }
 
     // ---- requests -------------------------------------------------------------------------------
@@ -539,6 +549,17 @@ impl Cluster {
             }
         }
         effects
+    }
+
+    /// The commands in the node's log, with their revisions and times.
+    pub(crate) fn commands(&self, id: NodeId) -> Vec<(Index, LogicalTime, Command)> {
+        let storage = self.replica(id).raft().storage();
+        let decode = |index: u64| {
+            let entry = storage.entry(Index(index)).expect("memory works");
+            let Payload { time, write, .. } = Payload::decode(entry.payload()).ok()?;
+            Some((Index(index), time, write.command))
+        };
+        (storage.log_start().index.0 + 1..=storage.last_index().0).filter_map(decode).collect()
     }
 
     /// How many entries of the node's log are about the key.

@@ -1,8 +1,12 @@
 //! Replicas in small deterministic clusters: what clients are told, over leader changes, lost messages and crashes.
 
 mod cluster;
+mod expiry;
 mod faults;
+mod idempotency;
 mod limits;
+mod listing;
+mod lives;
 mod reads;
 mod shutdown;
 mod snapshots;
