@@ -40,8 +40,8 @@ pub(crate) struct Rich {
     /// To be sent again, and when.
     again: VecDeque<(u64, usize)>,
     page: Option<List>,
-    /// The last idempotency key used.
-    last_key: Option<String>,
+    /// The last request with an idempotency key.
+    last: Option<Write>,
 }
 
 impl Rich {
@@ -51,7 +51,7 @@ impl Rich {
             known: vec![None; plan.rich_keys],
             again: VecDeque::new(),
             page: None,
-            last_key: None,
+            last: None,
         }
     }
 }
@@ -118,10 +118,12 @@ impl User {
         if let Ask::Write(write) = &mut ask {
             env.checks.record.lives.on_ask(tag);
             if env.plan.classes.has(Class::Repeats) && rich.rng.u32(..10) < 7 {
-                let last = rich.last_key.take().filter(|_| rich.rng.u32(..10) == 0);
-                let key = last.unwrap_or_else(|| format!("u{}-{tag}", self.index));
-                write.idempotency_key = Some(key.clone());
-                rich.last_key = Some(key);
+                // The same key for something else: a mistake that must be noticed.
+                let last =
+                    rich.last.take().filter(|last| rich.rng.u32(..10) == 0 && last.command != write.command);
+                let key = last.and_then(|last| last.idempotency_key);
+                write.idempotency_key = Some(key.unwrap_or_else(|| format!("u{}-{tag}", self.index)));
+                rich.last = Some(write.clone());
             }
         }
         let call = env.checks.next_tick();

@@ -407,8 +407,11 @@ impl Follower {
             }
             Wish::Nothing | Wish::Watch { .. } => unreachable!("it waited"),
         }
-        let end = env.checks.next_tick();
-        load.spans.push(Span { call: self.call, end, revision, is_logged: false });
+        // A listing that nothing is known of yet when the time is over is unchanged as far as the client knows.
+        if head.status != 304 || matches!(self.wish, Wish::WaitKey { .. }) {
+            let end = env.checks.next_tick();
+            load.spans.push(Span { call: self.call, end, revision, is_logged: false });
+        }
     }
 }
 
