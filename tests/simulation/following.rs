@@ -6,6 +6,8 @@ use keva::net::http::response::Response;
 use keva::net::watch::Fired;
 use keva::replica::io::{ChangeKind, Consistency, Outcome, Reply, Request, Ticket};
 
+use keva::util::time::Millis;
+
 use crate::env::Env;
 use crate::marks::Mark;
 use crate::node::{Node, Process};
@@ -29,6 +31,8 @@ impl Node {
             let waiting = Waiting { render: Render::Stream, ..waiting };
             process.end_wait(env, ticket, waiting, wait, fired);
         }
+        let is_late = process.hub.next_deadline().is_some_and(|deadline| deadline <= now);
+        assert!(!is_late || process.hub.has_work(process.replica.history()), "a request waits for too long");
     }
 }
 
@@ -96,7 +100,8 @@ impl Process {
             self.hub.wait(self.now, reply.ticket, filter, wait_for, Some(since), until, history, store);
         taken.expect("there are few followers");
         env.trace(|| format!("{:?} waits for {:?} above {since}", reply.ticket, wait.goal));
-        let deadline = until.after(env.plan.timeout_ms).max(self.now.after(env.plan.timeout_ms));
+        // The hub looks after its time.
+        let deadline = Millis::NEVER;
         let render = Render::Follow(Box::new(Follow::Wait(wait)));
         self.sessions.put_back(reply.ticket, Waiting { render, deadline, ..waiting });
     }

@@ -4,6 +4,7 @@
 //! answer, listing and stream of changes can be compared with what it must be at its revision.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::rc::Rc;
 
 use keva::kv::command::{Command, Condition, Matcher, Operation, Requirement, Transaction, Write};
@@ -54,12 +55,19 @@ pub(crate) enum Kind {
 }
 
 /// What a watcher must see.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) revision: u64,
     pub(crate) key: Rc<str>,
     pub(crate) kind: Kind,
     pub(crate) value: Option<Rc<[u8]>>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.value.as_ref().map(|value| value.len());
+        write!(f, "{:?} of {} at {} to {len:?} bytes", self.kind, self.key, self.revision)
+    }
 }
 
 type Staged = BTreeMap<String, (Option<Content>, Kind)>;
