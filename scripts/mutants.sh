@@ -56,6 +56,11 @@ tests_for() {
         ;;
     moved-before-standing) echo storage_repair ;;
     reserve-used-by-growth) echo storage_full ;;
+    clock-keeps-to-earlier-leader | clock-reset-by-snapshot | expiry-proposed-again | history-outlives-snapshot | \
+        key-outlives-client | life-rounded-down | time-not-written | time-stops-between-leaders | \
+        time-told-before-office | time-written-for-nothing | upkeep-taken-from-others)
+        echo replica
+        ;;
     esac
 }
 

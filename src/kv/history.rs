@@ -63,17 +63,20 @@ impl History {
         let Some(revision) = changes.last().map(|change| change.revision) else { return };
         let newest = self.changes.back().map_or(self.floor, |change| change.revision);
         assert!(revision > newest, "changes come in the order of the log");
-        for (change, at) in changes.into_iter().zip(1..) {
-            assert_eq!(change.revision, revision, "changes are pushed entry by entry");
-            if at == 2 && mutant("change-lost") {
-                continue;
-            }
-            self.bytes += change_bytes(&change);
-            self.changes.push_back(change);
+        let is_one = changes.iter().all(|change| change.revision == revision);
+        assert!(is_one, "changes are pushed entry by entry");
+        let bytes: usize = changes.iter().map(change_bytes).sum();
+        if bytes > self.bytes_max {
+            self.clear(revision);
+            self.first += changes.len() as u64;
+            return;
         }
-        while self.bytes > self.bytes_max {
+        while self.bytes > self.bytes_max - bytes {
             self.drop_oldest();
         }
+        self.bytes += bytes;
+        let is_kept = |change: &Change| change.is_last || !mutant("change-lost");
+        self.changes.extend(changes.into_iter().filter(is_kept));
     }
 
     /// Forgets the changes of the oldest entry that there is.

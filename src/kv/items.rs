@@ -107,10 +107,22 @@ impl Items {
     pub(crate) fn remove_prefix(&mut self, prefix: &str, mut on_removed: impl FnMut(Box<str>, Item)) {
         let end = prefix_end(prefix).map_or(Bound::Unbounded, |end| Bound::Excluded(end.into_boxed_str()));
         let range = (Bound::Included(Box::from(prefix)), end);
+        // Looking for each life costs more than looking at all of them when there are many.
+        let few = self.by_expiry.len() / 8;
+        let mut lives = Vec::new();
         for (key, old) in self.map.extract_if(range, |_, _| true) {
-            forget_expiry(&mut self.by_expiry, &key, &old);
+            if let Some(end) = old.expires_at.filter(|_| lives.len() <= few) {
+                lives.push((end, key.clone()));
+            }
             self.bytes -= item_bytes(&key, &old);
             on_removed(key, old);
+        }
+        if lives.len() > few {
+            self.by_expiry.retain(|(_, key)| !key.starts_with(prefix));
+            return;
+        }
+        for life in &lives {
+            self.by_expiry.remove(life);
         }
     }
 

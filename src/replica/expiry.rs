@@ -81,8 +81,7 @@ impl<S: Storage> Replica<S> {
         let Some(time) = self.office_time(now) else { return Ok(()) };
         let is_expiry = self.expiry_deadline() <= now;
         let command = if is_expiry {
-            // A millisecond less: the time in an entry is rounded down, so the life may have begun that much later.
-            let over = LogicalTime(time.0.saturating_sub(1));
+            let over = LogicalTime(time.0.saturating_sub(rounding_ms()));
             Command::Expire { keys: self.store.expired(over, EXPIRIES_MAX) }
         } else {
             Command::Tick
@@ -121,7 +120,7 @@ impl<S: Storage> Replica<S> {
         let is_waiting = self.upkeep.expiring.is_some_and(|index| index > self.store.applied_index());
         match self.store.next_expiry() {
             Some(expiry) if !is_waiting || mutant("expiry-proposed-again") => {
-                self.clock.when(expiry.after(if mutant("life-rounded-down") { 0 } else { 1 }))
+                self.clock.when(expiry.after(rounding_ms()))
             }
             _ => Millis::NEVER,
         }
@@ -136,4 +135,9 @@ impl<S: Storage> Replica<S> {
             Millis::NEVER
         }
     }
+}
+
+/// Times are rounded down to milliseconds, so a life may have begun, and end, almost one later than it says.
+fn rounding_ms() -> u64 {
+    if mutant("life-rounded-down") { 0 } else { 1 }
 }

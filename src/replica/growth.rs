@@ -53,3 +53,89 @@ fn branch_grows(store: &Store, operations: &[Operation]) -> bool {
     let before: usize = after.keys().map(|key| present_bytes(store, key)).sum();
     after.values().sum::<usize>() > before
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::command::Condition;
+    use crate::kv::payload::Payload;
+    use crate::kv::session::WriteId;
+    use crate::raft::types::{Incarnation, Index, NodeId};
+    use crate::util::time::LogicalTime;
+
+    fn put(key: &str, value: &str) -> Operation {
+        Operation::Put { key: key.into(), value: value.into(), content_type: None, ttl_ms: None }
+    }
+
+    fn delete(key: &str) -> Operation {
+        Operation::Delete { key: key.into() }
+    }
+
+    fn add(key: &str) -> Operation {
+        Operation::Add { key: key.into(), by: 1, ttl_ms: None }
+    }
+
+    fn of(operation: Operation) -> Command {
+        let condition = Condition::default();
+        match operation {
+            Operation::Put { key, value, content_type, ttl_ms } => {
+                Command::Put { key, value, content_type, condition, ttl_ms }
+            }
+            Operation::Add { key, by, ttl_ms } => Command::Add { key, by, condition, ttl_ms },
+            Operation::Delete { key } => Command::Delete { key, condition },
+            Operation::Get { .. } => panic!("no command by itself"),
+        }
+    }
+
+    fn append(key: &str, value: &str) -> Command {
+        let (key, value, condition) = (key.into(), value.into(), Condition::default());
+        Command::Append { key, value, content_type: None, condition, ttl_ms: None, bytes_max: 100 }
+    }
+
+    fn transaction(then: Vec<Operation>, otherwise: Option<Vec<Operation>>) -> Command {
+        Command::Transaction(Transaction { conditions: Vec::new(), then, otherwise })
+    }
+
+    /// F14: what makes room, and what leaves the data as large as it is, is taken on a full disk.
+    #[test]
+    fn growth_is_told_apart() {
+        let mut store = Store::default();
+        for (seq, key, value) in [(1, "five", "12345"), (2, "n", "9")] {
+            let id = WriteId { origin: NodeId(1), incarnation: Incarnation(1), seq };
+            let write = of(put(key, value)).into();
+            store.apply(Index(seq), Payload { id, time: LogicalTime(seq), write });
+        }
+        let get = Operation::Get { key: "five".into() };
+        for command in [
+            of(put("new", "")),
+            of(put("five", "123456")),
+            of(add("new")),
+            append("five", "6"),
+            append("new", ""),
+            transaction(vec![put("five", "123456")], None),
+            transaction(vec![put("five", ""), put("long name", "")], None),
+            transaction(vec![delete("five"), put("five", "123456")], None),
+            transaction(vec![add("new")], None),
+            transaction(vec![delete("five")], Some(vec![put("new", "1")])),
+        ] {
+            assert!(grows(&store, &command), "{command:?}");
+        }
+        for command in [
+            of(put("five", "54321")),
+            of(add("n")),
+            append("five", ""),
+            of(delete("five")),
+            of(delete("absent")),
+            Command::DeletePrefix { prefix: "f".into() },
+            Command::Expire { keys: vec![("five".into(), Index(1))] },
+            Command::Tick,
+            transaction(vec![], None),
+            transaction(vec![get, add("n"), delete("absent")], None),
+            transaction(vec![put("five", "1234567"), put("five", "")], None),
+            transaction(vec![delete("five"), put("new", "123456")], None),
+            transaction(vec![put("new", "1"), delete("new")], Some(vec![put("five", "")])),
+        ] {
+            assert!(!grows(&store, &command), "{command:?}");
+        }
+    }
+}

@@ -170,7 +170,8 @@ fn every_difference_changes_the_hash() {
 fn bytes_are_appended() {
     let mut state = State::default();
     // (what is added, the most that is allowed, the whole value then)
-    let table: [(&[u8], u64, Result<&[u8], u64>); 6] = [
+    type Case = (&'static [u8], u64, Result<&'static [u8], u64>);
+    let table: [Case; 6] = [
         (b"", 0, Ok(b"")),
         (b"ab", 2, Ok(b"ab")),
         (b"c", 2, Err(3)),

@@ -3,6 +3,7 @@
 mod commands;
 mod history;
 mod idempotency;
+mod large;
 mod listing;
 mod lives;
 mod model;

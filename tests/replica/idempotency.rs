@@ -2,10 +2,11 @@
 
 use keva::kv::command::{Command, Condition, Matcher, Write};
 use keva::limits::IDEMPOTENCY_MS_MIN;
+use keva::raft::message::{Envelope, Message};
 use keva::raft::types::NodeId;
 use keva::replica::io::{Applied, NotApplied, Outcome, Reply, Request, Ticket};
 
-use crate::cluster::{Cluster, PATIENCE_MS, WRITTEN, condition_failed, is_forward, not_applied, put};
+use crate::cluster::{Cluster, PATIENCE_MS, condition_failed, is_forward, not_applied, put};
 
 fn with_key(key: &str, command: Command) -> Request {
     Request::Write(Write { command, idempotency_key: Some(key.into()) })
@@ -89,9 +90,7 @@ fn a_repeat_while_the_first_waits() {
 fn a_repeat_after_the_first_client_left() {
     let (mut cluster, leader) = Cluster::with_leader(3, 3);
     let id = cluster.others(leader)[0];
-    let answers = |envelope: &keva::raft::message::Envelope| {
-        matches!(envelope.message, keva::raft::message::Message::AppendEntriesResponse { .. })
-    };
+    let answers = |envelope: &Envelope| matches!(envelope.message, Message::AppendEntriesResponse { .. });
     for (key, is_cancelled) in [("a", true), ("b", false)] {
         cluster.lose(answers);
         let first = cluster.submit(id, with_key(key, add(5)), 30);
@@ -134,7 +133,7 @@ fn outcomes_are_forgotten_in_logical_time() {
     cluster.sent.clear();
     cluster.write(leader, "k", "the log hears of the time");
     assert_eq!(ask(&mut cluster, id, "a", add(5)).outcome, counted(10), "it counts as a new one");
-    cluster.inject(keva::raft::message::Envelope { to: leader, ..late });
+    cluster.inject(Envelope { to: leader, ..late });
     cluster.run(50);
     cluster.settle();
     assert_eq!(cluster.read(id, "n").as_deref(), Some("10"));
@@ -206,5 +205,4 @@ fn additions_are_made_once() {
         sums.sort_unstable();
         assert_eq!(sums, (1..=40).collect::<Vec<i64>>(), "everybody got a sum of their own");
     }
-    let _ = WRITTEN;
 }

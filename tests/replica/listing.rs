@@ -1,6 +1,7 @@
 //! Listings, and the changes that a node keeps for those who follow them.
 
 use keva::kv::command::Command;
+use keva::raft::message::Message;
 use keva::raft::types::{Index, NodeId};
 use keva::replica::io::{
     ChangeKind, Consistency, KeyRange, Listing, NotApplied, Outcome, Page, Reply, Request,
@@ -137,9 +138,7 @@ fn every_change_is_kept() {
         assert_eq!(history.floor(), Index(0));
         assert_eq!(history.number_after(Index(put)), Some(2));
     }
-    cluster.lose(|envelope| {
-        matches!(envelope.message, keva::raft::message::Message::AppendEntriesResponse { .. })
-    });
+    cluster.lose(|envelope| matches!(envelope.message, Message::AppendEntriesResponse { .. }));
     cluster.start_write(leader, "uncommitted", "v");
     cluster.run(20);
     assert_eq!(changes(&cluster, leader), expected, "nobody must see what may never be");
