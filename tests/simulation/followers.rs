@@ -232,7 +232,7 @@ impl Follower {
         if let Some(socket) = self.socket.take() {
             env.network.close(socket);
         }
-        if !self.text.is_empty() {
+        if self.is_streaming && !self.input.is_empty() {
             env.mark(Mark::WatchCut);
         }
         self.input.clear();
@@ -303,7 +303,7 @@ impl Follower {
             return self.leave(env);
         }
         if self.rng.u32(..15) == 0 {
-            let factor = if self.rng.u32(..4) == 0 { 10 } else { 1 };
+            let factor = if self.rng.u32(..4) == 0 { 20 } else { 1 };
             self.asleep_until = env.now + exponential(&mut self.rng, env.plan.unit() * factor);
             self.give_up_at = self.give_up_at.max(self.asleep_until + 1);
         }

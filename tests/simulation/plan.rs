@@ -262,6 +262,8 @@ pub(crate) struct Plan {
     pub(crate) rich_keys: usize,
     /// Users that follow changes.
     pub(crate) followers: usize,
+    /// Bytes that their sockets hold, at most.
+    pub(crate) follower_capacity: usize,
     /// Bytes of past changes that a node keeps for them.
     pub(crate) history_bytes: usize,
     /// Longest value.
@@ -353,6 +355,7 @@ impl Plan {
             rich: 0,
             rich_keys: 0,
             followers: 0,
+            follower_capacity: 0,
             history_bytes: 0,
             value_bytes_max: VALUE_BYTES_DEFAULT,
         };
@@ -384,6 +387,7 @@ impl Plan {
         if self.classes.has(Class::Follow) {
             self.followers = followers;
         }
+        self.follower_capacity = [500, 4 << 10, 1 << 20][rng.usize(..3)];
         self.history_bytes = [200, 1000, 4000, 1 << 20][rng.usize(..4)];
         // Appending comes to an end, where values are not large for other reasons.
         self.value_bytes_max = match self.classes.has(Class::Bulk) || self.classes.has(Class::Large) {
