@@ -7,6 +7,7 @@ use keva::kv::payload::Payload;
 use keva::kv::session::WriteId;
 use keva::limits::{EXPIRIES_MAX, TIME_CHECKPOINT_MS};
 use keva::raft::message::{Envelope, Message};
+use keva::raft::storage::Storage;
 use keva::raft::types::{Index, NodeId};
 use keva::replica::io::{Request, Ticket};
 use keva::util::time::{LogicalTime, Millis};
@@ -14,6 +15,7 @@ use keva::util::time::{LogicalTime, Millis};
 use crate::cluster::{
     Cluster, ELECTION_TIMEOUT_MS, PATIENCE_MS, WRITTEN, condition_failed, put_with_life, write_of,
 };
+use crate::support::memory_storage::{MemoryStorage, Space};
 
 /// From the moment a life is over until every node has heard: two messages each way, and rounding.
 const LATE_MS: u64 = 10;
@@ -420,6 +422,25 @@ fn keys_end_on_full_disks() {
     assert!((301..300 + LATE_MS).contains(&life), "{life} ms");
 }
 
+/// F14: a disk without any room keeps its keys, and the node does not try in every turn (the cluster's own check).
+#[test]
+fn a_disk_without_any_room_is_tried_now_and_then() {
+    let run = |space: Option<Space>| {
+        let mut disk = MemoryStorage::default();
+        disk.space = space;
+        let mut cluster = Cluster::of(vec![disk], 14);
+        cluster.start_all();
+        let only = cluster.await_leader();
+        write_with_life(&mut cluster, only, "k", 300);
+        let used = cluster.replica(only).raft().storage().log_bytes();
+        cluster.run(1_000);
+        (used, exists(&cluster, only, "k"))
+    };
+    let (bytes, exists) = run(None);
+    assert!(!exists);
+    assert_eq!(run(Some(Space { bytes, reserve: 0 })), (bytes, true));
+}
+
 /// H2: a process that stood still between its look at the clock and a request does not take the request for older than it
 /// is: the life begins when the write is ordered.
 #[test]
@@ -435,4 +456,12 @@ fn a_life_begins_after_it_was_asked_for() {
     assert_eq!(output.replies.len(), 1);
     let expires_at = replica.store().get("k").and_then(|item| item.expires_at).expect("it has an end");
     assert_eq!(expires_at - replica.logical_now(after), 500);
+    // The clock showed `after` for a whole millisecond: only one more says that the life is over.
+    for (millis, is_there) in [(500, true), (501, false)] {
+        let now = after.after(millis);
+        assert!(replica.next_deadline() <= after.after(501));
+        replica.drain_immediate(now, &mut Vec::new()).expect("memory works");
+        let _ = replica.sync(now).expect("memory works");
+        assert_eq!(replica.store().get("k").is_some(), is_there, "after {millis} ms");
+    }
 }
