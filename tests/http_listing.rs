@@ -1,4 +1,5 @@
 //! Many keys: listings as text and as JSON, pages, counts, deletion by prefix.
+#![allow(clippy::unwrap_used, reason = "a test may end that way")]
 
 #[path = "support/http.rs"]
 mod http;
@@ -305,7 +306,7 @@ fn values_survive_json() {
         assert_eq!(entry["size"], value.len());
         match std::str::from_utf8(value) {
             Ok(text) => {
-                assert_eq!((entry["value"].as_str(), &entry["value_base64"]), (Some(text), &().into()))
+                assert_eq!((entry["value"].as_str(), &entry["value_base64"]), (Some(text), &().into()));
             }
             Err(_) => {
                 use base64::Engine as _;

@@ -1,4 +1,5 @@
 //! Transactions: what their JSON means, what is wrong with it, and what the answers look like.
+#![allow(clippy::unwrap_used, reason = "a test may end that way")]
 
 #[path = "support/http.rs"]
 mod http;

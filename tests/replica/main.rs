@@ -3,6 +3,7 @@
 mod cluster;
 mod expiry;
 mod faults;
+mod hand_over;
 mod idempotency;
 mod limits;
 mod listing;

@@ -75,3 +75,57 @@ fn end_of(
         None => (waiting.deadline <= now).then_some(HandedOver::TooSlow),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::slab::Slab;
+    use crate::raft::types::{EntryId, Index};
+    use crate::replica::io::{RoleName, Standing};
+
+    fn status(term: u64, leader: Option<u64>) -> ReplicaStatus {
+        ReplicaStatus {
+            id: NodeId(1),
+            role: if leader == Some(1) { RoleName::Leader } else { RoleName::Follower },
+            term: Term(term),
+            leader: leader.map(NodeId),
+            commit_index: Index(0),
+            applied_index: Index(0),
+            last_index: Index(0),
+            log_start: EntryId::default(),
+            snapshot: None,
+            snapshot_draft: None,
+            standing: Standing::Voter,
+            is_full: false,
+            leader_is_full: false,
+            keys: 0,
+            peers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_wait_has_an_end() {
+        let client = Slab::default().insert(());
+        let (to, term, deadline) = (NodeId(2), Term(5), Millis(100));
+        let rows = [
+            (99, status(5, Some(1)), true, None),
+            (100, status(5, Some(1)), true, Some(HandedOver::TooSlow)),
+            (99, status(5, Some(1)), false, Some(HandedOver::GivenUp(to))),
+            (99, status(6, None), false, None),
+            (100, status(6, None), false, Some(HandedOver::TooSlow)),
+            (99, status(6, Some(2)), false, Some(HandedOver::Done(to))),
+            (99, status(6, Some(3)), false, Some(HandedOver::GivenUp(to))),
+            // The office came back, and goes to somebody else: that is another hand-over.
+            (99, status(7, Some(1)), true, Some(HandedOver::GivenUp(to))),
+        ];
+        for (now, status, is_handing_over, expected) in rows {
+            let mut hand_overs = HandOvers::default();
+            hand_overs.push(WaitingHandOver { client, call: CallId(7), to, term, deadline });
+            assert_eq!(hand_overs.next_deadline(), Some(deadline));
+            let ended = hand_overs.take_ended(Millis(now), &status, is_handing_over);
+            assert_eq!(hand_overs.is_empty(), expected.is_some());
+            let expected: Vec<_> = expected.into_iter().map(|end| (client, CallId(7), end)).collect();
+            assert_eq!(ended, expected, "{now} {status:?}");
+        }
+    }
+}
