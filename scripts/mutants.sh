@@ -55,6 +55,9 @@ tests_for() {
         echo storage_snapshots storage_model
         ;;
     moved-before-standing) echo storage_repair ;;
+    bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | reset-without-later-keys | watch-*)
+        echo watch
+        ;;
     reserve-used-by-growth) echo storage_full ;;
     clock-keeps-to-earlier-leader | clock-reset-by-snapshot | expiry-proposed-again | history-outlives-snapshot | \
         key-outlives-client | life-rounded-down | time-not-written | time-stops-between-leaders | \

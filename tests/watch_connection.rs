@@ -33,7 +33,7 @@ impl Client {
 
     fn drain(&mut self) -> &str {
         self.take(usize::MAX);
-        std::str::from_utf8(&self.sent).unwrap()
+        std::str::from_utf8(&self.sent).expect("text")
     }
 
     fn take(&mut self, mut count: usize) {
@@ -95,7 +95,7 @@ fn chunked_for_http_11() {
         wire(client.drain()),
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\
          X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nContent-Security-Policy: sandbox\r\n\
-         Keva-Revision: 8\r\nCache-Control: no-cache\r\nConnection: close\r\n\r\n\
+         Keva-Revision: 8\r\nCache-Control: no-cache\r\nVary: Accept\r\nConnection: close\r\n\r\n\
          5\r\n: 8\n\n\r\n34\r\nid: 9\nevent: delete\ndata: {\"key\":\"k\",\"revision\":9}\n\n\r\n"
     );
     client.sent.clear();

@@ -42,9 +42,7 @@ impl Action {
             Action::Submit { .. } | Action::Status(_) | Action::HandOver { .. } => 0,
         }
     }
-}
 
-impl Action {
     /// Whether the response is a stream: nothing can follow it on its connection.
     #[must_use]
     pub fn is_endless(&self) -> bool {

@@ -133,6 +133,7 @@ impl Watch {
         response.revision = Some(revision);
         response.is_foreign = true;
         response.is_live = true;
+        response.is_negotiated = true;
         response
     }
 }

@@ -38,7 +38,8 @@ pub(crate) fn route(
 
 fn read(head: &RequestHead<'_, '_>, key: &str, query: &str) -> Result<Plan, Problem> {
     let key = parse_key(key)?;
-    let query = Query::parse(query, &["consistency", "missing", "since", "timeout", "wait", "watch"])?;
+    let known = &["consistency", "missing", "since", "timeout", "wait", "watch"];
+    let query = Query::parse(query, known)?;
     let consistency = query.consistency()?;
     let missing_is_error = match query.get("missing") {
         None => None,

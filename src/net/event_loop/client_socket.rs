@@ -204,3 +204,16 @@ impl ClientSocket {
 fn is_write(call: &Call) -> bool {
     matches!(&call.action, Action::Submit { request: Request::Write(_), .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::event_loop::clients::Waiting;
+
+    /// I10: with what the hub has for it and what tables add, a connection that only watches has at most 2 KiB.
+    #[test]
+    fn an_idle_connection_is_small() {
+        let (socket, waiting) = (size_of::<ClientSocket>(), size_of::<Waiting>());
+        assert!(socket + 2 * (waiting + size_of::<Ticket>()) <= 1400, "{socket} and {waiting} bytes");
+    }
+}

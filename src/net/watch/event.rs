@@ -14,7 +14,9 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
-use crate::net::watch::base64;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 use crate::raft::types::Index;
 use crate::replica::io::{Change, ChangeKind, Item};
 
@@ -129,7 +131,7 @@ fn write_value(value: &[u8], out: &mut Vec<u8>) {
         }
         Err(_) => {
             out.extend_from_slice(b",\"value_base64\":\"");
-            base64::encode(value, out);
+            out.extend_from_slice(BASE64.encode(value).as_bytes());
             out.push(b'"');
         }
     }

@@ -357,7 +357,8 @@ impl<I: Copy + Ord + Hash> Hub<I> {
         let resume = resume(watcher, number, change, history);
         let event = self.shared.get(number, change, format, resume);
         if !try_send(now, id, watcher, &event, outlets, budget) && !mutant("watch-skips-when-behind") {
-            watcher.behind = Some(number);
+            let repeats = mutant("watch-repeats-when-behind") && history.get(number - 1).is_some();
+            watcher.behind = Some(number - u64::from(repeats));
         }
     }
 

@@ -16,7 +16,6 @@
 //!
 //! What this leaves out: the values before a change, and filters other than key ranges.
 
-mod base64;
 mod dump;
 mod event;
 mod filter;

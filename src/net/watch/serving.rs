@@ -114,10 +114,6 @@ impl<I: Copy + Ord + Hash> Hub<I> {
             watcher.behind = Some(number);
             return Slice::More;
         }
-        if mutant("watch-repeats-after-catching-up") && number > history.first_number() && number % 7 == 0 {
-            watcher.behind = Some(number - 1);
-            return Slice::More;
-        }
         watcher.behind = None;
         Slice::Done
     }
