@@ -81,6 +81,7 @@ impl Env {
         self.now = at;
         self.events += 1;
         self.network.now = at;
+        self.checks.record.lives.now = at;
         self.note(at ^ sequence.rotate_left(32));
         Some(event)
     }

@@ -1,6 +1,7 @@
 //! What goes wrong, and when.
 
 use fastrand::Rng;
+use keva::limits::TIME_CHECKPOINT_MS;
 
 use crate::checks::Harm;
 use crate::env::{Env, Event};
@@ -124,8 +125,13 @@ impl Faults {
                 nodes[node].pause = Some((rng.u32(..16), duration));
             }
             Class::Leap => {
-                let leap = rng.u64(..env.plan.unit() * 10);
+                let mut leap = rng.u64(..env.plan.unit() * 10);
+                if leap.is_multiple_of(2) && env.plan.classes.has(Class::Lives) && nodes.len() == 1 {
+                    // So long that the time is written down. With others, such a leader would be none any more.
+                    leap += TIME_CHECKPOINT_MS * 1000;
+                }
                 nodes[node].clock.leap(leap);
+                env.checks.record.lives.leapt += leap;
                 nodes[node].wake(env, env.now);
             }
             Class::Freeze => {

@@ -1,11 +1,16 @@
 //! Whole clusters in one thread, with virtual time, bad networks and bad disks: one number decides everything that
 //! happens. `scripts/sim.sh --help` says how to use it.
 
+mod answer;
 mod arguments;
+mod asks;
 mod checks;
 mod damage;
+mod deeds;
 mod env;
 mod faults;
+mod followers;
+mod following;
 mod hosts;
 mod links;
 mod marks;

@@ -108,6 +108,9 @@ pub(crate) struct Network {
     reset: u32,
     cut: u32,
     capacity: usize,
+    /// Of connections with hosts from `followers` on.
+    follower_capacity: usize,
+    followers: usize,
 }
 
 impl Network {
@@ -118,7 +121,7 @@ impl Network {
             rng: stream(plan.seed, 2),
             pipes: Vec::new(),
             ends: Vec::new(),
-            hosts: (0..plan.nodes + plan.users).map(|_| host()).collect(),
+            hosts: (0..plan.nodes + plan.users + plan.followers).map(|_| host()).collect(),
             nodes: plan.nodes,
             blocked: vec![false; plan.nodes * plan.nodes],
             scheduled: Vec::new(),
@@ -132,6 +135,8 @@ impl Network {
             reset: plan.reset,
             cut: plan.cut,
             capacity: plan.capacity,
+            follower_capacity: plan.capacity.min(plan.follower_capacity),
+            followers: plan.nodes + plan.users,
         }
     }
 
@@ -168,7 +173,9 @@ impl Network {
             return 0;
         }
         let held = self.pipes[socket].bytes + self.ends[socket ^ 1].received.len();
-        let room = self.capacity.saturating_sub(held).min(bytes.len());
+        let is_followers = self.ends[socket ^ 1].host >= self.followers;
+        let capacity = if is_followers { self.follower_capacity } else { self.capacity };
+        let room = capacity.saturating_sub(held).min(bytes.len());
         if room < bytes.len() {
             self.ends[socket].wants_room = true;
             self.full += 1;

@@ -6,10 +6,11 @@ use fastrand::Rng;
 use keva::limits::{HOUSEKEEPING_PAUSE_MS, SNAPSHOT_DEBT_BYTES_MAX};
 use keva::net::api::{Health, NodeView};
 use keva::net::peer::greeting::Identity;
+use keva::net::watch::Hub;
 use keva::raft::message::Envelope;
 use keva::raft::storage::{Housekeeping, StorageError};
 use keva::raft::types::NodeId;
-use keva::replica::io::TurnOutput;
+use keva::replica::io::{Ticket, TurnOutput};
 use keva::replica::replica::{Replica, ReplicaConfig};
 use keva::storage::{LogStorage, Membership, RecoveryReport, StorageOptions};
 use keva::util::hash::fnv1a_64;
@@ -95,6 +96,7 @@ pub(crate) struct Process {
     pub(crate) replica: Replica<SimStorage>,
     pub(crate) links: Links,
     pub(crate) sessions: Sessions,
+    pub(crate) hub: Hub<Ticket>,
     pub(crate) step: Step,
     pub(crate) now: Millis,
     pub(crate) messages: Vec<Envelope>,
@@ -199,6 +201,7 @@ impl Node {
             heartbeat_interval_ms: plan.heartbeat_ms,
             seed: self.rng.u64(..),
             snapshot_log_bytes: plan.snapshot_log_bytes,
+            history_bytes: plan.history_bytes,
         };
         let identity = Identity {
             cluster,
@@ -212,15 +215,23 @@ impl Node {
         let local = self.clock.read(now);
         let names: Vec<(NodeId, Rc<str>)> =
             (0..plan.nodes).map(|node| (id_of(node), Rc::from(name_of(node)))).collect();
+        let replica = Replica::new(config, storage, local)?;
+        let time = replica.logical_now(local);
         self.process = Some(Process {
-            replica: Replica::new(config, storage, local)?,
+            hub: Hub::new(replica.history(), replica.store()),
+            replica,
             links: Links::new(self.index, identity, plan.heartbeat_ms, self.rng.u64(..)),
-            sessions: Sessions::new(),
+            sessions: Sessions::new(plan.value_bytes_max),
             step: Step::Read,
             now: local,
             messages: Vec::new(),
             output: TurnOutput::default(),
-            view: NodeView { node: Rc::clone(&names[self.index].1), leader: None, health: Health::default() },
+            view: NodeView {
+                node: Rc::clone(&names[self.index].1),
+                leader: None,
+                health: Health::default(),
+                time,
+            },
             names,
             house_after: None,
             house_last: local,
@@ -269,13 +280,14 @@ impl Node {
 
 impl Process {
     fn has_work(&self) -> bool {
-        self.links.has_work() || self.sessions.has_work()
+        self.links.has_work() || self.sessions.has_work() || self.hub.has_work(self.replica.history())
     }
 
     fn next_deadline(&self) -> Millis {
         let stop = self.stop_by.unwrap_or(Millis::NEVER);
         let tables = self.links.next_deadline().min(self.sessions.next_deadline());
-        self.replica.next_deadline().min(tables).min(stop)
+        let events = self.hub.next_deadline().unwrap_or(Millis::NEVER);
+        self.replica.next_deadline().min(tables).min(stop).min(events)
     }
 
     /// As in a turn with nothing else to do: `keva::net::event_loop::house`. Says whether there is more to do.

@@ -6,7 +6,9 @@
 use std::fmt;
 
 use fastrand::Rng;
-use keva::limits::{HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT, SNAPSHOT_SLICE_BYTES};
+use keva::limits::{
+    HEARTBEAT_INTERVAL_MS_MAX, HEARTBEATS_PER_ELECTION_TIMEOUT, SNAPSHOT_SLICE_BYTES, VALUE_BYTES_DEFAULT,
+};
 
 /// A kind of fault that a seed may have.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -77,10 +79,20 @@ pub(crate) enum Class {
     Bulk,
     /// A node is cut off until the others have committed so much that it may need a snapshot.
     Lag,
+    /// Load, from here on: counters, appends, transactions, prefixes that are deleted.
+    Rich,
+    /// Keys with a life.
+    Lives,
+    /// Requests with an idempotency key, that are repeated.
+    Repeats,
+    /// Listings.
+    Lists,
+    /// Users that follow changes.
+    Follow,
 }
 
 /// All kinds, in the order of their bits.
-pub(crate) const CLASSES: [Class; 32] = [
+pub(crate) const CLASSES: [Class; 37] = [
     Class::Delay,
     Class::Loss,
     Class::Reset,
@@ -113,6 +125,11 @@ pub(crate) const CLASSES: [Class; 32] = [
     Class::RollBack,
     Class::Bulk,
     Class::Lag,
+    Class::Rich,
+    Class::Lives,
+    Class::Repeats,
+    Class::Lists,
+    Class::Follow,
 ];
 
 impl Class {
@@ -129,6 +146,7 @@ impl Class {
             Class::DiskFull | Class::Rot | Class::Wipe => 14,
             Class::Stop | Class::CrashAll | Class::Leap | Class::Freeze => 20,
             Class::Torn => 70,
+            Class::Rich | Class::Lives | Class::Repeats | Class::Lists | Class::Follow => 50,
             _ => 35,
         }
     }
@@ -142,19 +160,19 @@ impl fmt::Display for Class {
 
 /// The kinds of faults of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Classes(u32);
+pub(crate) struct Classes(u64);
 
 impl Classes {
     pub(crate) fn has(self, class: Class) -> bool {
-        self.0 & (1 << class as u32) != 0
+        self.0 & (1 << class as u64) != 0
     }
 
     pub(crate) fn with(self, class: Class) -> Classes {
-        Classes(self.0 | (1 << class as u32))
+        Classes(self.0 | (1 << class as u64))
     }
 
     pub(crate) fn without(self, class: Class) -> Classes {
-        Classes(self.0 & !(1 << class as u32))
+        Classes(self.0 & !(1 << class as u64))
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Class> {
@@ -239,6 +257,17 @@ pub(crate) struct Plan {
     /// Of 100 operations: reads, then writes without condition; the rest has conditions or deletes.
     pub(crate) reads: u32,
     pub(crate) puts: u32,
+    /// Of 100 operations: those on rich keys.
+    pub(crate) rich: u32,
+    pub(crate) rich_keys: usize,
+    /// Users that follow changes.
+    pub(crate) followers: usize,
+    /// Bytes that their sockets hold, at most.
+    pub(crate) follower_capacity: usize,
+    /// Bytes of past changes that a node keeps for them.
+    pub(crate) history_bytes: usize,
+    /// Longest value.
+    pub(crate) value_bytes_max: usize,
 }
 
 /// A stream of draws: another one for every pair of seed and purpose.
@@ -323,6 +352,12 @@ impl Plan {
             slice_bytes: 0,
             reads,
             puts: rng.u32(10..=100 - reads),
+            rich: 0,
+            rich_keys: 0,
+            followers: 0,
+            follower_capacity: 0,
+            history_bytes: 0,
+            value_bytes_max: VALUE_BYTES_DEFAULT,
         };
         plan.think = duration * plan.users as u64 / u64::from(plan.operations.max(1)) * 3 / 4;
         // Some users are in a hurry.
@@ -336,7 +371,29 @@ impl Plan {
             plan.sync_mean = sync_mean;
         }
         plan.draw_snapshots();
+        plan.draw_load();
         plan
+    }
+
+    fn draw_load(&mut self) {
+        let mut rng = stream(self.seed, 7);
+        let kinds = [Class::Rich, Class::Lives, Class::Repeats, Class::Lists];
+        let rich = rng.u32(15..=70);
+        if kinds.into_iter().any(|kind| self.classes.has(kind)) {
+            self.rich = rich;
+        }
+        self.rich_keys = [1, 2, 4, 4, 8][rng.usize(..5)];
+        let followers = rng.usize(1..=4);
+        if self.classes.has(Class::Follow) {
+            self.followers = followers;
+        }
+        self.follower_capacity = [500, 4 << 10, 1 << 20][rng.usize(..3)];
+        self.history_bytes = [200, 1000, 4000, 1 << 20][rng.usize(..4)];
+        // Appending comes to an end, where values are not large for other reasons.
+        self.value_bytes_max = match self.classes.has(Class::Bulk) || self.classes.has(Class::Large) {
+            true => 80_000,
+            false => 60,
+        };
     }
 
     fn draw_snapshots(&mut self) {

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
+use keva::limits::WATCH_BUFFER_BYTES_MAX;
 use keva::net::api::{Action, Render};
-use keva::net::client::{Call, CallId, ClientConnection, ClientContext};
+use keva::net::client::{Call, CallId, ClientConnection, ClientContext, ClientLimits};
 use keva::net::http::response::Response;
+use keva::net::watch::Outlets;
 use keva::replica::io::{Request, Ticket};
 use keva::util::time::Millis;
 
@@ -17,6 +20,8 @@ struct Session {
     connection: ClientConnection,
     calls: VecDeque<Call>,
     tickets: Vec<Ticket>,
+    events: Option<Ticket>,
+    is_stream_full: bool,
     is_writing: bool,
     is_readable: bool,
     is_write_shut: bool,
@@ -38,17 +43,23 @@ pub(crate) struct Sessions {
     waiting: BTreeMap<Ticket, Waiting>,
     next_ticket: u64,
     cancelled: Vec<Ticket>,
+    drained: Vec<Ticket>,
+    /// Streams that were closed because their readers were too slow.
+    pub(crate) broken_off: u64,
     scratch: Vec<u8>,
 }
 
 impl Sessions {
-    pub(crate) fn new() -> Sessions {
+    pub(crate) fn new(value_bytes_max: usize) -> Sessions {
+        let limits = ClientLimits { value_bytes_max, ..ClientLimits::default() };
         Sessions {
-            context: Rc::new(ClientContext::default()),
+            context: Rc::new(ClientContext { limits, ..ClientContext::default() }),
             table: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_ticket: 1,
             cancelled: Vec::new(),
+            drained: Vec::new(),
+            broken_off: 0,
             scratch: Vec::new(),
         }
     }
@@ -58,6 +69,8 @@ impl Sessions {
             connection: ClientConnection::new(now, Rc::clone(&self.context)),
             calls: VecDeque::new(),
             tickets: Vec::new(),
+            events: None,
+            is_stream_full: false,
             is_writing: false,
             is_readable: true,
             is_write_shut: false,
@@ -166,6 +179,7 @@ impl Sessions {
             if session.connection.is_finished() {
                 finished.push(*socket);
             }
+            self.drained.extend(session.drained_stream());
         }
         for socket in finished {
             self.close(socket);
@@ -209,6 +223,35 @@ impl Sessions {
         self.table.is_empty()
     }
 
+    /// Keeps a ticket open that was taken: the answer comes later.
+    pub(crate) fn put_back(&mut self, ticket: Ticket, waiting: Waiting) {
+        let session = self.table.get_mut(&waiting.socket).expect("its ticket was just taken");
+        session.tickets.push(ticket);
+        self.waiting.insert(ticket, waiting);
+    }
+
+    /// Answers a request with a stream. Its ticket stays open until the connection ends.
+    pub(crate) fn begin_stream(&mut self, now: Millis, ticket: Ticket, waiting: Waiting, response: Response) {
+        let (socket, call) = (waiting.socket, waiting.call);
+        self.put_back(ticket, Waiting { deadline: Millis::NEVER, ..waiting });
+        let session = self.table.get_mut(&socket).expect("its ticket was just taken");
+        (session.events, session.is_stream_full) = (Some(ticket), true);
+        self.respond(now, socket, call, response);
+    }
+
+    /// Streams that take more than they did.
+    pub(crate) fn take_drained(&mut self) -> Vec<Ticket> {
+        std::mem::take(&mut self.drained)
+    }
+
+    fn streaming(&self, ticket: Ticket) -> Option<&Session> {
+        self.table.get(&self.waiting.get(&ticket)?.socket).filter(|session| !session.is_closing)
+    }
+
+    fn streaming_mut(&mut self, ticket: Ticket) -> Option<&mut Session> {
+        self.table.get_mut(&self.waiting.get(&ticket)?.socket).filter(|session| !session.is_closing)
+    }
+
     /// The earliest time by which a request must be answered.
     pub(crate) fn earliest_deadline(&self) -> Millis {
         self.waiting.values().map(|waiting| waiting.deadline).min().unwrap_or(Millis::NEVER)
@@ -219,7 +262,37 @@ impl Sessions {
     }
 }
 
+impl Outlets<Ticket> for Sessions {
+    fn unsent_bytes(&self, id: Ticket) -> Option<usize> {
+        self.streaming(id)?.connection.stream_unsent_bytes()
+    }
+
+    fn send(&mut self, now: Millis, id: Ticket, event: &Arc<[u8]>) {
+        if let Some(session) = self.streaming_mut(id) {
+            session.connection.send_piece(now, event);
+            session.is_stream_full = true;
+        }
+    }
+
+    fn close(&mut self, id: Ticket) {
+        self.broken_off += 1;
+        if let Some(session) = self.streaming_mut(id) {
+            session.connection.abort_stream();
+        }
+    }
+}
+
 impl Session {
+    /// As in `keva::net::event_loop`: the stream, once after it has drained.
+    fn drained_stream(&mut self) -> Option<Ticket> {
+        let unsent = self.connection.stream_unsent_bytes()?;
+        if !self.is_stream_full || unsent > WATCH_BUFFER_BYTES_MAX / 2 {
+            return None;
+        }
+        self.is_stream_full = false;
+        self.events
+    }
+
     fn receive(&mut self, now: Millis, bytes: &[u8]) {
         if !bytes.is_empty() {
             self.connection.receive(now, bytes);

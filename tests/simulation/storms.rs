@@ -60,6 +60,7 @@ impl Faults {
             }
             if kind < 6 && rng.u32(..4) > 0 {
                 nodes[other].clock.leap(env.plan.unit() * 2);
+                env.checks.record.lives.leapt += env.plan.unit() * 2;
                 nodes[other].wake(env, env.now);
             }
         }
@@ -93,6 +94,7 @@ impl Faults {
         for other in (0..nodes.len()).filter(|other| *other != leader) {
             env.network.block(leader, other);
             nodes[other].clock.leap(env.plan.unit() * 2);
+            env.checks.record.lives.leapt += env.plan.unit() * 2;
             nodes[other].wake(env, env.now);
         }
         let unit = env.plan.unit();
@@ -178,6 +180,7 @@ impl Faults {
         if others_campaign {
             for other in (0..nodes.len()).filter(|other| *other != node) {
                 nodes[other].clock.leap(unit * 2);
+                env.checks.record.lives.leapt += unit * 2;
                 nodes[other].wake(env, env.now);
             }
         }

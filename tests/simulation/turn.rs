@@ -2,13 +2,13 @@
 //! stand still, or die.
 
 use keva::limits::SHUTDOWN_MS_MAX;
-use keva::net::api::{Action, render};
+use keva::net::api::{Action, Render};
 use keva::net::peer::PeerEvent;
 use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use keva::raft::raft::Raft;
 use keva::raft::storage::Storage;
 use keva::raft::types::Standing;
-use keva::replica::io::{NotApplied, Outcome};
+use keva::replica::io::{Applied, NotApplied, Outcome, Reply};
 
 use crate::env::Env;
 use crate::marks::Mark;
@@ -62,6 +62,9 @@ impl Node {
                 Step::Send
             }
             Step::Send => {
+                // The process may have stood still since it looked at the clock.
+                let now = self.clock.read(env.now);
+                self.parts().now = now;
                 self.send(env, disks)?;
                 Step::Sync
             }
@@ -71,6 +74,7 @@ impl Node {
             }
             Step::Answer => {
                 self.answer(env);
+                self.follow(env);
                 Step::Write
             }
             Step::Write => {
@@ -192,12 +196,25 @@ impl Node {
             env.trace(|| format!("node{} is in term {term}", index + 1));
         }
         while let Some((socket, call)) = process.sessions.take_call() {
-            let Action::Submit { request, timeout_ms, render } = call.action else {
+            let Action::Submit { request, timeout_ms, mut render } = call.action else {
                 panic!("users read and write only: {call:?}")
             };
+            let mut is_begun = false;
+            if let Render::Follow(follow) = &mut render {
+                follow.begin(now);
+                let serves =
+                    process.replica.raft().standing() == Standing::Voter && process.stop_by.is_none();
+                is_begun = serves && follow.begins_at_once(process.replica.store().applied_index());
+            }
             let deadline = now.after(timeout_ms.unwrap_or(env.plan.timeout_ms));
             let ticket = process.sessions.open_ticket(socket, call.id, render, deadline);
             env.trace(|| format!("node{} is asked on {socket}, until {deadline}: {ticket:?}", index + 1));
+            if is_begun {
+                let revision = process.replica.store().applied_index();
+                let reply = Reply { ticket, revision, outcome: Outcome::Reached };
+                process.respond(env, reply);
+                continue;
+            }
             env.checks.asked.insert((index, ticket), process.replica.raft().term());
             process.replica.submit(now, ticket, request, deadline);
         }
@@ -262,6 +279,7 @@ impl Node {
         let leader = process.replica.raft().leader();
         let name = |id| process.names.iter().find(|(node, _)| *node == id).map(|(_, name)| name.clone());
         process.view.leader = leader.and_then(name);
+        process.view.time = process.replica.logical_now(now);
         self.observe(env, disks);
         let syncs = disks[self.index].syncs() - before;
         if syncs > 0 {
@@ -288,13 +306,10 @@ impl Node {
             env.trace(|| format!("node{} answers {:?}: {:?}", index + 1, reply.ticket, reply.outcome));
             let asked_in = env.checks.asked.remove(&(index, reply.ticket));
             note_reply(env, &reply.outcome, asked_in < Some(process.replica.raft().term()), process);
-            let is_write_done = matches!(reply.outcome, Outcome::Written | Outcome::ConditionFailed { .. });
+            let is_write_done = matches!(reply.outcome, Outcome::Applied(_));
             let serves = process.replica.raft().standing() == Standing::Voter || !is_write_done;
             assert!(serves, "node{} carries out a write and does not vote yet: {reply:?}", index + 1);
-            // Nobody waits when the connection broke in this turn.
-            let Some(waiting) = process.sessions.take_waiting(reply.ticket) else { continue };
-            let response = render(waiting.render, reply, &process.view);
-            process.sessions.respond(now, waiting.socket, waiting.call, response);
+            process.respond(env, reply);
         }
         let late = process.sessions.earliest_deadline();
         assert!(
@@ -311,6 +326,9 @@ impl Node {
         self.send(env, disks)?;
         let process = self.parts();
         process.sessions.write(env, process.now);
+        for ticket in process.sessions.take_drained() {
+            process.hub.drained(ticket);
+        }
         process.pay(process.now)?;
         self.observe(env, disks);
         Ok(())
@@ -325,6 +343,7 @@ impl Node {
             env.checks.asked.remove(&(index, ticket));
             env.mark(Mark::HungUp);
             process.replica.cancel(ticket);
+            process.hub.remove(ticket);
         }
         let waiting = process.replica.in_flight();
         let open = process.sessions.waiting_count();
@@ -342,6 +361,7 @@ impl Node {
         if process.stop_by.is_none() {
             process.stop_by = Some(now.after(SHUTDOWN_MS_MAX));
             process.sessions.start_shutdown(now);
+            process.hub.end_waits(process.replica.history());
             process.replica.start_shutdown(now);
         }
     }
@@ -406,12 +426,12 @@ fn note_reply(env: &mut Env, outcome: &Outcome, is_later_term: bool, process: &P
                 env.mark(Mark::ReadOnFollower);
             }
         }
-        Outcome::ConditionFailed { .. } => env.mark(Mark::ConditionFailed),
+        Outcome::Applied(Applied::ConditionFailed { .. }) => env.mark(Mark::ConditionFailed),
         Outcome::NotApplied(NotApplied::DiskFull) => env.mark(Mark::WriteRefusedFull),
         Outcome::NotApplied(NotApplied::NotReady) => env.mark(Mark::RefusedNotReady),
         Outcome::NotApplied(_) => env.mark(Mark::WriteNotApplied),
         Outcome::OutcomeUnknown => env.mark(Mark::WriteUnknown),
-        Outcome::Written | Outcome::Reached => {}
+        Outcome::Applied(_) | Outcome::Page(_) | Outcome::Count(_) | Outcome::Reached => {}
     }
 }
 

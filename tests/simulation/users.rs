@@ -5,6 +5,11 @@ use std::collections::VecDeque;
 
 use fastrand::Rng;
 
+use crate::answer::Answer;
+use crate::asks::check_read;
+use crate::checks::order::Span;
+use crate::checks::record::value_number;
+use crate::deeds::{Deed, Rich};
 use crate::env::{Env, Event};
 use crate::marks::Mark;
 use crate::network::{ReadEnd, Socket, Status};
@@ -19,48 +24,51 @@ const OPERATIONS_PER_KEY_MAX: u32 = 5;
 pub(crate) struct Load {
     /// Operations still to begin.
     left: u32,
-    next_value: u64,
+    pub(crate) next_value: u64,
     in_flight: Vec<u32>,
     pub(crate) history: History,
+    /// Requests on rich keys.
+    pub(crate) deeds: Vec<Deed>,
+    /// Everything that has a place in the order of the log.
+    pub(crate) spans: Vec<Span>,
     /// Nodes that users talk to.
     pub(crate) targets: Vec<usize>,
     /// At the end every user wants some more operations to succeed.
-    is_final: bool,
+    pub(crate) is_final: bool,
+}
+
+/// What was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum What {
+    /// Of a plain key.
+    Plain(u32, Action),
+    /// The deed with this number.
+    Rich(usize),
 }
 
 /// A request without an answer.
 #[derive(Debug)]
-struct Pending {
-    key: u32,
-    action: Action,
-    call: u64,
+pub(crate) struct Pending {
+    pub(crate) what: What,
+    pub(crate) call: u64,
     give_up_at: u64,
 }
 
 /// One user.
 #[derive(Debug)]
 pub(crate) struct User {
-    index: usize,
+    pub(crate) index: usize,
     host: usize,
     rng: Rng,
     socket: Option<Socket>,
-    output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
     input: Vec<u8>,
-    pending: VecDeque<Pending>,
+    pub(crate) pending: VecDeque<Pending>,
     versions: Vec<Option<Version>>,
     next_at: u64,
     pub(crate) wake_at: Option<u64>,
-    owed: u32,
-}
-
-/// An answer's parts that matter here.
-struct Answer {
-    status: u16,
-    etag: Option<u64>,
-    revision: Option<u64>,
-    value: Option<u64>,
-    is_last: bool,
-    len: usize,
+    pub(crate) owed: u32,
+    pub(crate) rich: Rich,
 }
 
 impl Load {
@@ -70,6 +78,8 @@ impl Load {
             next_value: 0,
             in_flight: vec![0; plan.keys as usize],
             history: History::default(),
+            deeds: Vec::new(),
+            spans: Vec::new(),
             targets: (0..plan.nodes).collect(),
             is_final: false,
         }
@@ -95,6 +105,7 @@ impl User {
             versions: vec![None; plan.keys as usize],
             wake_at: None,
             owed: 0,
+            rich: Rich::new(index, plan),
         }
     }
 
@@ -174,21 +185,30 @@ impl User {
         if self.pending.len() >= env.plan.pipeline {
             return;
         }
+        if self.begin_rich(env, load) {
+            return;
+        }
         let key = self.rng.u32(..env.plan.keys);
         if load.in_flight[key as usize] >= OPERATIONS_PER_KEY_MAX {
             return;
         }
         load.in_flight[key as usize] += 1;
-        load.left = load.left.saturating_sub(1);
-        if !self.pending.is_empty() {
-            env.mark(Mark::Pipelined);
-        }
+        self.count(env, load);
         let action = self.choose(env, load, key);
-        let call = env.checks.next_tick();
-        let patience = env.plan.timeout_ms * 1500 + env.plan.unit() * 2;
-        self.pending.push_back(Pending { key, action, call, give_up_at: env.now + patience });
+        self.expect(env, What::Plain(key, action));
         self.write_request(env, key, action);
         env.trace(|| format!("user{} asks: {action:?} of k{key}", self.index + 1));
+        self.maybe_hang_up(env, load);
+    }
+
+    /// A request is sent.
+    pub(crate) fn expect(&mut self, env: &mut Env, what: What) {
+        let call = env.checks.next_tick();
+        let patience = env.plan.timeout_ms * 1500 + env.plan.unit() * 2;
+        self.pending.push_back(Pending { what, call, give_up_at: env.now + patience });
+    }
+
+    pub(crate) fn maybe_hang_up(&mut self, env: &mut Env, load: &mut Load) {
         if env.plan.classes.has(Class::HangUp) && !load.is_final && self.rng.u32(..40) == 0 {
             // Half of the request, or all of it and no wait.
             let half = self.rng.usize(..=self.output.len());
@@ -198,6 +218,14 @@ impl User {
         }
         if self.rng.u32(..60) == 0 && self.pending.is_empty() {
             self.give_up(env, load);
+        }
+    }
+
+    /// An operation begins.
+    pub(crate) fn count(&mut self, env: &mut Env, load: &mut Load) {
+        load.left = load.left.saturating_sub(1);
+        if !self.pending.is_empty() {
+            env.mark(Mark::Pipelined);
         }
     }
 
@@ -261,11 +289,10 @@ impl User {
     fn receive(&mut self, env: &mut Env, load: &mut Load) {
         let Some(socket) = self.socket else { return };
         let end = env.network.read(socket, &mut self.input);
-        while let Some(answer) = Answer::parse(&self.input) {
-            self.input.drain(..answer.len);
+        while let Some(answer) = Answer::take(&mut self.input) {
             let pending = self.pending.pop_front().expect("an answer answers a request");
             self.finish(env, load, &pending, &answer);
-            if answer.is_last {
+            if answer.head.is_last {
                 return self.give_up(env, load);
             }
         }
@@ -275,15 +302,27 @@ impl User {
     }
 
     fn finish(&mut self, env: &mut Env, load: &mut Load, pending: &Pending, answer: &Answer) {
-        let outcome = match (answer.status, pending.action) {
+        let (key, action) = match pending.what {
+            What::Plain(key, action) => (key, action),
+            What::Rich(deed) => return self.finish_rich(env, load, pending.call, deed, answer),
+        };
+        let head = &answer.head;
+        if action == Action::Get && matches!(head.status, 200 | 204) {
+            let revision = head.revision.expect("an answer has a revision");
+            let content = env.checks.record.model.at(&format!("k{key}"), revision);
+            if let Err(complaint) = check_read(content, answer) {
+                panic!("{complaint}: k{key} was read at {revision} as {answer:?}");
+            }
+        }
+        let outcome = match (head.status, action) {
             (200, Action::Get) => Outcome::Found(Version {
-                value: answer.value.expect("values are numbers"),
-                revision: answer.etag.expect("a value has a revision"),
+                value: value_number(&answer.body).expect("values are numbers"),
+                revision: head.etag.expect("a value has a revision"),
             }),
             (204, Action::Get) => Outcome::Missing,
             (200, _) => Outcome::Done,
             (412, Action::Create { .. } | Action::CompareAndSet { .. }) => {
-                Outcome::ConditionFailed(answer.etag)
+                Outcome::ConditionFailed(head.etag)
             }
             (503 | 507, _) => Outcome::NotApplied,
             (504, action) if action != Action::Get => Outcome::Unknown,
@@ -292,84 +331,55 @@ impl User {
         let is_success = !matches!(outcome, Outcome::NotApplied | Outcome::Unknown);
         if is_success {
             self.owed = self.owed.saturating_sub(1);
-        } else if pending.action == Action::Get {
+        } else if action == Action::Get {
             env.mark(Mark::ReadTimedOut);
         }
-        self.versions[pending.key as usize] = match (outcome, pending.action.value(), answer.revision) {
+        self.versions[key as usize] = match (outcome, action.value(), head.revision) {
             (Outcome::Found(version), ..) => Some(version),
             (Outcome::Done, Some(value), Some(revision)) => Some(Version { value, revision }),
             _ => None,
         };
-        env.trace(|| {
-            format!(
-                "user{} is told: {outcome:?} for {:?} of k{}",
-                self.index + 1,
-                pending.action,
-                pending.key
-            )
-        });
-        self.record(env, load, pending, outcome, answer.revision);
+        env.trace(|| format!("user{} is told: {outcome:?} for {action:?} of k{key}", self.index + 1));
+        self.record(env, load, pending.call, (key, action), outcome, head.revision);
     }
 
     fn record(
         &self,
         env: &mut Env,
         load: &mut Load,
-        pending: &Pending,
+        call: u64,
+        (key, action): (u32, Action),
         outcome: Outcome,
         revision: Option<u64>,
     ) {
-        load.in_flight[pending.key as usize] -= 1;
+        load.in_flight[key as usize] -= 1;
         let failed = matches!(outcome, Outcome::NotApplied | Outcome::Unknown);
-        if failed && pending.action == Action::Get {
+        if failed && action == Action::Get {
             return;
         }
-        load.history.operations.push(Operation {
-            client: self.index as u32,
-            key: pending.key,
-            call: pending.call,
-            end: env.checks.next_tick(),
-            action: pending.action,
-            outcome,
-            revision: revision.filter(|_| !failed),
-        });
+        let (end, revision) = (env.checks.next_tick(), revision.filter(|_| !failed));
+        if let Some(revision) = revision {
+            load.spans.push(Span { call, end, revision, is_logged: action != Action::Get });
+        }
+        let client = self.index as u32;
+        load.history.operations.push(Operation { client, key, call, end, action, outcome, revision });
     }
 
     /// Leaves the node. What was asked may have happened, or may still happen.
-    fn give_up(&mut self, env: &mut Env, load: &mut Load) {
+    pub(crate) fn give_up(&mut self, env: &mut Env, load: &mut Load) {
         if let Some(socket) = self.socket.take() {
             env.network.close(socket);
         }
         for pending in std::mem::take(&mut self.pending) {
-            self.record(env, load, &pending, Outcome::Unknown, None);
+            match pending.what {
+                What::Plain(key, action) => {
+                    self.record(env, load, pending.call, (key, action), Outcome::Unknown, None);
+                }
+                What::Rich(deed) => self.despair(env, load, deed),
+            }
         }
         self.output.clear();
         self.input.clear();
         self.next_at = self.next_at.max(env.now + 1 + exponential(&mut self.rng, env.plan.unit() / 20));
-    }
-}
-
-impl Answer {
-    /// The answer at the start of `input`, if it is whole.
-    fn parse(input: &[u8]) -> Option<Answer> {
-        let head_len = input.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
-        let head = std::str::from_utf8(&input[..head_len]).expect("a head is text");
-        let mut lines = head.split("\r\n");
-        let status = lines.next()?.split(' ').nth(1)?.parse().expect("a status is a number");
-        let (mut etag, mut revision, mut length, mut is_last) = (None, None, 0, false);
-        for line in lines {
-            let Some((name, value)) = line.split_once(": ") else { continue };
-            match name {
-                "ETag" => etag = value.trim_matches('"').parse().ok(),
-                "Keva-Revision" => revision = value.parse().ok(),
-                "Content-Length" => length = value.parse().expect("a length is a number"),
-                "Connection" => is_last = value == "close",
-                _ => {}
-            }
-        }
-        let body = input.get(head_len..head_len + length)?;
-        let digits = body.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let value = std::str::from_utf8(&body[..digits]).ok().and_then(|digits| digits.parse().ok());
-        Some(Answer { status, etag, revision, value, is_last, len: head_len + length })
     }
 }

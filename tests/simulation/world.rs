@@ -3,9 +3,11 @@
 use keva::raft::storage::StorageError;
 use keva::raft::types::{Incarnation, Standing};
 
-use crate::checks::Harm;
+use crate::asks::ttl_ms_max;
+use crate::checks::{Harm, order};
 use crate::env::{Env, Event};
 use crate::faults::{Death, Faults, Order};
+use crate::followers::Follower;
 use crate::marks::{Mark, Marks};
 use crate::node::{Halt, Node};
 use crate::plan::{CLASSES, Class, Plan, stream};
@@ -39,6 +41,7 @@ pub(crate) struct World {
     /// Of each disk: as it was before some start, and with which incarnation the process began.
     pub(crate) copies: Vec<Vec<(Incarnation, SimDisk)>>,
     pub(crate) users: Vec<User>,
+    pub(crate) followers: Vec<Follower>,
     pub(crate) load: Load,
     pub(crate) faults: Faults,
     pub(crate) orders: Vec<Order>,
@@ -59,7 +62,7 @@ pub(crate) fn run(plan: Plan, is_tracing: bool) -> Report {
     let marks = world.env.marks.clone();
     Report {
         events: world.env.events,
-        operations: world.load.history.operations.len(),
+        operations: world.load.history.operations.len() + world.load.deeds.len(),
         commits: world.env.checks.record.len(),
         hash: world.env.trace_hash(),
         marks,
@@ -77,11 +80,17 @@ impl World {
         for user in &mut users {
             user.wake(&mut env, 1);
         }
+        let mut followers: Vec<Follower> =
+            (0..plan.followers).map(|number| Follower::new(number, &plan)).collect();
+        for follower in &mut followers {
+            follower.wake(&mut env, 1);
+        }
         World {
             nodes: (0..plan.nodes).map(|node| Node::new(node, &plan)).collect(),
             disks: (0..plan.nodes).map(|_| SimDisk::default()).collect(),
             copies: vec![Vec::new(); plan.nodes],
             users,
+            followers,
             load: Load::new(&plan),
             faults: Faults::new(&mut env),
             orders: Vec::new(),
@@ -96,6 +105,13 @@ impl World {
             Event::Deliver { pipe } => env.network.deliver(pipe),
             Event::Silence { pipe, since } => env.network.handle_silence(pipe, since),
             Event::Turn { node } => self.take_turn(node),
+            Event::User { user } if user >= self.users.len() => {
+                let follower = &mut self.followers[user - self.users.len()];
+                if follower.wake_at == Some(env.now) {
+                    follower.wake_at = None;
+                    follower.act(env, &mut self.load);
+                }
+            }
             Event::User { user } => {
                 if self.users[user].wake_at == Some(env.now) {
                     self.users[user].wake_at = None;
@@ -132,6 +148,9 @@ impl World {
             let now = env.now;
             match host.checked_sub(env.plan.nodes) {
                 None => self.nodes[host].wake(env, now),
+                Some(user) if user >= self.users.len() => {
+                    self.followers[user - self.users.len()].wake(env, now);
+                }
                 Some(user) => self.users[user].wake(env, now),
             }
         }
@@ -295,6 +314,9 @@ impl World {
         for user in &mut self.users {
             user.start_final(&mut self.env, &mut self.load);
         }
+        for follower in &mut self.followers {
+            follower.start_final(&mut self.env, &self.load);
+        }
         self.settle_network();
         core
     }
@@ -330,9 +352,18 @@ impl World {
         }
     }
 
-    fn what_is_missing(&self, core: &[usize]) -> Option<String> {
+    fn what_is_missing(&mut self, core: &[usize]) -> Option<String> {
         if let Some(user) = self.users.iter().position(|user| !user.is_satisfied()) {
             return Some(format!("user{} waits in vain", user + 1));
+        }
+        let env = &self.env;
+        if let Some(follower) =
+            self.followers.iter_mut().find_map(|follower| (!follower.is_satisfied(env)).then_some(follower))
+        {
+            return Some(format!("a follower waits in vain: {follower:?}"));
+        }
+        if let Some((key, ttl_ms)) = env.checks.record.model.mortal(ttl_ms_max(&env.plan)) {
+            return Some(format!("{key} outlives its {ttl_ms} ms"));
         }
         let mut leaders = 0;
         let mut places = Vec::new();
@@ -366,6 +397,10 @@ impl World {
         if self.env.is_tracing {
             println!("{}", history.summary());
         }
+        for deed in &self.load.deeds {
+            deed.settle(&self.env.checks.record);
+        }
+        order::check(&self.load.spans);
         if let Err(error) = witness::check(history) {
             panic!("the history is not what the revisions say: {error}");
         }

@@ -2,9 +2,14 @@
 
 mod atlas;
 mod durable;
-mod record;
+mod lives;
+pub(crate) mod model;
+pub(crate) mod order;
+pub(crate) mod record;
 mod safety;
 mod snapshots;
+pub(crate) mod stream;
 
 pub(crate) use atlas::Harm;
+pub(crate) use record::Record;
 pub(crate) use safety::Checks;

@@ -1,28 +1,20 @@
-//! The log of record: what the cluster has committed, and what that means, computed by a second, much simpler state
-//! machine. Answers are compared with it.
+//! The log of record: what the cluster has committed, and what that means. Answers are compared with it.
 
 use std::collections::BTreeMap;
 
-use keva::kv::command::{Command, Matcher};
-use keva::kv::payload::decode_payload;
+use keva::kv::command::{Command, Operation, Write};
+use keva::kv::payload::Payload;
 use keva::raft::entry::{Entry, EntryKind};
-use keva::raft::types::{Index, NodeId, Term};
+use keva::raft::types::{NodeId, Term};
 
+use super::lives::Lives;
+pub(crate) use super::model::Decision;
+use super::model::Model;
+use crate::plan::Plan;
 use crate::support::history::{Action, History, Outcome};
 
-/// What an entry did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Decision {
-    NoOp,
-    /// A repetition, or overtaken.
-    Skipped,
-    Written,
-    /// The key's revision at that moment.
-    Failed(Option<u64>),
-}
-
 /// A committed entry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Committed {
     pub(crate) term: Term,
     pub(crate) crc: u32,
@@ -31,16 +23,15 @@ pub(crate) struct Committed {
     /// When that was, in the time of the history.
     pub(crate) tick: u64,
     pub(crate) decision: Decision,
-    /// The written value's number.
-    value: Option<u64>,
-    is_delete: bool,
+    pub(crate) write: Option<Write>,
 }
 
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) log: Vec<Committed>,
-    keys: BTreeMap<String, u64>,
+    pub(crate) model: Model,
+    pub(crate) lives: Lives,
     newest: BTreeMap<NodeId, (u64, u64)>,
     executed: BTreeMap<u64, u64>,
 }
@@ -51,7 +42,28 @@ pub(crate) fn value_number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(&value[..digits]).ok()?.parse().ok()
 }
 
+/// The number by which a write is known: every request of a user that writes something has its own.
+fn tag_of(command: &Command) -> Option<u64> {
+    let of_sum = |by: i64| Some(if by > i64::MAX / 2 { i64::MAX.abs_diff(by) } else { by.unsigned_abs() });
+    match command {
+        Command::Put { value, .. } | Command::Append { value, .. } => value_number(value),
+        Command::Add { by, .. } => of_sum(*by),
+        Command::Transaction(transaction) => transaction.operations().find_map(|operation| match operation {
+            Operation::Put { value, .. } => value_number(value),
+            Operation::Add { by, .. } => of_sum(*by),
+            Operation::Delete { .. } | Operation::Get { .. } => None,
+        }),
+        Command::Delete { .. } | Command::DeletePrefix { .. } | Command::Expire { .. } | Command::Tick => {
+            None
+        }
+    }
+}
+
 impl Record {
+    pub(crate) fn new(plan: &Plan) -> Record {
+        Record { lives: Lives::new(plan), ..Record::default() }
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.log.len() as u64
     }
@@ -60,64 +72,60 @@ impl Record {
         &self.log[usize::try_from(index - 1).expect("short logs")]
     }
 
-    /// Adds the next entry.
-    pub(crate) fn push(&mut self, entry: Entry<'_>, seen_in: Term, tick: u64) -> Decision {
-        assert_eq!(entry.index().0, self.len() + 1, "entries are committed in order");
-        let (mut decision, mut value, mut is_delete) = (Decision::NoOp, None, false);
-        if entry.kind() == EntryKind::Command {
-            let (id, command) = decode_payload(entry.payload()).expect("only sound commands are committed");
-            let number = (id.incarnation.0, id.seq);
-            is_delete = matches!(command, Command::Delete { .. });
-            if let Command::Put { value: bytes, .. } = &command {
-                value = value_number(bytes);
-            }
-            if self.newest.get(&id.origin).is_some_and(|newest| *newest >= number) {
-                decision = Decision::Skipped;
-            } else {
-                self.newest.insert(id.origin, number);
-                decision = self.execute(entry.index(), &command, value);
-            }
-        }
-        let (term, crc) = (entry.term(), entry.crc());
-        self.log.push(Committed { term, crc, seen_in, tick, decision, value, is_delete });
-        decision
+    /// The entry that carried out the request with this number.
+    pub(crate) fn executed(&self, tag: u64) -> Option<u64> {
+        self.executed.get(&tag).copied()
     }
 
-    fn execute(&mut self, index: Index, command: &Command, value: Option<u64>) -> Decision {
-        let current = self.keys.get(command.key()).copied();
-        let matches = |matcher: &Matcher| match (matcher, current) {
-            (_, None) => false,
-            (Matcher::Any, Some(_)) => true,
-            (Matcher::Revisions(list), Some(revision)) => list.contains(&Index(revision)),
-        };
-        let condition = command.condition();
-        let holds = condition.if_match.as_ref().is_none_or(matches)
-            && !condition.if_none_match.as_ref().is_some_and(matches);
-        if !holds {
-            return Decision::Failed(current);
+    /// Adds the next entry.
+    pub(crate) fn push(&mut self, entry: Entry<'_>, seen_in: Term, tick: u64) -> &Committed {
+        assert_eq!(entry.index().0, self.len() + 1, "entries are committed in order");
+        let (mut decision, mut write) = (Decision::NoOp, None);
+        self.model.expired.clear();
+        if entry.kind() == EntryKind::Command {
+            let payload = Payload::decode(entry.payload()).expect("only sound commands are committed");
+            decision = self.carry_out(entry.index().0, &payload);
+            write = Some(payload.write);
         }
-        match command {
-            Command::Put { key, .. } => {
-                self.keys.insert(key.clone(), index.0);
-                let value = value.expect("users write numbers");
-                let earlier = self.executed.insert(value, index.0);
-                assert_eq!(
-                    earlier, None,
-                    "the write of {value} took effect twice, the second time at {index}"
-                );
+        let (term, crc) = (entry.term(), entry.crc());
+        self.log.push(Committed { term, crc, seen_in, tick, decision, write });
+        self.log.last().expect("just added")
+    }
+
+    fn carry_out(&mut self, index: u64, payload: &Payload) -> Decision {
+        let id = payload.id;
+        assert!(payload.time.0 > 0, "entry {index} has no time");
+        self.model.time = self.model.time.max(payload.time.0);
+        let is_internal = matches!(payload.write.command, Command::Expire { .. } | Command::Tick);
+        assert_eq!(id.seq == 0, is_internal, "entry {index} is not who it says: {payload:?}");
+        let number = (id.incarnation.0, id.seq);
+        if !is_internal {
+            if self.newest.get(&id.origin).is_some_and(|newest| *newest >= number) {
+                return Decision::Skipped;
             }
-            Command::Delete { key, .. } => {
-                self.keys.remove(key);
-            }
+            self.newest.insert(id.origin, number);
         }
-        Decision::Written
+        let decision = self.model.apply(index, &payload.write);
+        if matches!(decision, Decision::Written | Decision::Counted(_) | Decision::Transaction(..))
+            && let Some(tag) = tag_of(&payload.write.command)
+        {
+            let earlier = self.executed.insert(tag, index);
+            assert_eq!(earlier, None, "the write of {tag} took effect twice, the second time at {index}");
+        }
+        for gone in &self.model.expired {
+            let write = self.log[usize::try_from(gone.revision - 1).expect("short logs")].write.as_ref();
+            let tag =
+                write.and_then(|write| tag_of(&write.command)).expect("only numbered writes give lives");
+            self.lives.check_expired(tag, gone.ttl_ms.expect("it had an end"), seen_terms(&self.log));
+        }
+        decision
     }
 
     /// Compares every answer with the log, and replaces what users could not know by what the log says: so that the
     /// search for a linearization stays short.
     pub(crate) fn settle(&self, history: &mut History) {
         for operation in &mut history.operations {
-            let executed = operation.action.value().and_then(|value| self.executed.get(&value).copied());
+            let executed = operation.action.value().and_then(|value| self.executed(value));
             match operation.outcome {
                 Outcome::NotApplied => {
                     assert_eq!(
@@ -129,17 +137,18 @@ impl Record {
                     let index = operation.revision.expect("a write's answer has its revision");
                     assert!(index <= self.len(), "answered before it was committed: {operation:?}");
                     let entry = self.get(index);
+                    let command = entry.write.as_ref().map(|write| &write.command);
+                    let is_delete = matches!(command, Some(Command::Delete { .. }));
                     let is_same = entry.decision == Decision::Written
-                        && entry.value == operation.action.value()
-                        && entry.is_delete == (operation.action == Action::Delete);
+                        && command.and_then(tag_of) == operation.action.value()
+                        && is_delete == (operation.action == Action::Delete);
                     assert!(is_same, "the answer is not what entry {index} did, {entry:?}: {operation:?}");
                 }
                 Outcome::ConditionFailed(current) => {
                     let index = operation.revision.expect("a write's answer has its revision");
                     assert!(index <= self.len(), "answered before it was committed: {operation:?}");
-                    let decision = self.get(index).decision;
                     assert_eq!(
-                        decision,
+                        self.get(index).decision,
                         Decision::Failed(current),
                         "another answer than entry {index}: {operation:?}"
                     );
@@ -156,4 +165,9 @@ impl Record {
             }
         }
     }
+}
+
+/// The newest term of the log.
+fn seen_terms(log: &[Committed]) -> u64 {
+    log.last().map_or(0, |last| last.term.0)
 }
