@@ -11,7 +11,7 @@ use keva::limits::{
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, NodeId, Term};
-use keva::replica::io::{Housekeeping, Outcome};
+use keva::replica::io::{Applied, Housekeeping, Outcome};
 use keva::replica::replica::{Replica, ReplicaConfig};
 use keva::util::rng::Rng;
 use keva::util::time::Millis;
@@ -303,7 +303,7 @@ fn a_large_item_is_written_in_slices() {
     cluster.house = None;
     let value = "v".repeat(5 * SNAPSHOT_SLICE_BYTES);
     let write = cluster.start_write(node(1), "large", &value);
-    assert_eq!(cluster.await_reply(write).outcome, Outcome::Written);
+    assert_eq!(cluster.await_reply(write).outcome, Outcome::Applied(Applied::Written));
     let mut written = Vec::new();
     loop {
         let left = cluster.replica_mut(node(1)).keep_house(SNAPSHOT_SLICE_BYTES).expect("memory works");
