@@ -181,7 +181,7 @@ impl<S: Storage> Raft<S> {
                 );
             }
             AppendOutcome::Accepted { match_index } => {
-                if progress.on_accepted(match_index, floor) {
+                if progress.on_accepted(now, match_index, floor) {
                     self.maybe_commit();
                 }
             }
@@ -264,6 +264,9 @@ impl<S: Storage> Raft<S> {
             progress.probe_at(floor.next());
         }
         let next = progress.next_index();
+        if next > last_index {
+            progress.on_all_sent();
+        }
         let (probing, paused, nudged) =
             (!progress.is_replicating(), progress.is_paused(), progress.take_nudge());
         let has_entries = next <= last_index && !paused;

@@ -199,7 +199,7 @@ impl<S: Storage> Raft<S> {
             }
             // Whichever snapshot that was: what reconnects the logs is welcome.
             SnapshotOutcome::Installed { match_index } => {
-                if progress.on_accepted(match_index, floor) {
+                if progress.on_accepted(now, match_index, floor) {
                     self.maybe_commit();
                 }
             }
@@ -210,8 +210,9 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Whether some peer is being sent the newest snapshot, and has taken something of it within two election
-    /// timeouts. A new snapshot would make it start over.
+    /// Whether some peer is being sent the newest snapshot, or entries that it still lacks behind one, and has taken some
+    /// of it within two election timeouts. A newer snapshot would make it start over: the one that it is sent would be
+    /// replaced, and the entries that follow it would be removed.
     #[must_use]
     pub fn is_sending_snapshot(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };

@@ -7,7 +7,7 @@ use keva::kv::command::{Command, Condition};
 use keva::kv::payload::decode_payload;
 use keva::kv::store::Store;
 use keva::raft::message::{Envelope, Message};
-use keva::raft::storage::Storage;
+use keva::raft::storage::{SnapshotMeta, Storage};
 use keva::raft::types::{Incarnation, Index, NodeId};
 use keva::replica::io::{Consistency, NotApplied, Outcome, Reply, Request, Ticket};
 use keva::replica::replica::{Replica, ReplicaConfig};
@@ -42,6 +42,8 @@ pub(crate) struct Cluster {
     /// Nodes whose processes stand still. What is sent to them waits.
     paused: BTreeSet<NodeId>,
     lose: Option<Filter>,
+    /// Bytes per millisecond of links that are not infinitely fast, and until when they are busy.
+    narrow: BTreeMap<(NodeId, NodeId), (u64, Millis)>,
     /// Every message that was sent and not lost, for tests that want to see them.
     pub(crate) sent: Vec<Envelope>,
     pub(crate) replies: BTreeMap<Ticket, Reply>,
@@ -50,6 +52,8 @@ pub(crate) struct Cluster {
     last_ticket: u64,
     hashes: BTreeMap<Index, u64>,
     snapshots: BTreeMap<Index, Vec<u8>>,
+    /// Each node's snapshot that was looked at last.
+    checked: BTreeMap<NodeId, SnapshotMeta>,
     disks: u64,
     /// Bytes of the log behind which a snapshot is due, in the lives that begin from here on.
     pub(crate) snapshot_log_bytes: u64,
@@ -63,6 +67,16 @@ pub(crate) fn node(n: u64) -> NodeId {
 
 pub(crate) fn put(key: &str, value: &str) -> Command {
     Command::Put { key: key.into(), value: value.into(), content_type: None, condition: Condition::default() }
+}
+
+/// Bytes of a message, but for its head.
+fn bulk(message: &Message) -> u64 {
+    let bytes = match message {
+        Message::AppendEntries { entries, .. } => entries.as_bytes().len(),
+        Message::InstallSnapshot { chunk, .. } => chunk.len(),
+        _ => 0,
+    };
+    bytes as u64
 }
 
 impl Cluster {
@@ -82,6 +96,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
             lose: None,
+            narrow: BTreeMap::new(),
             sent: Vec::new(),
             replies: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -89,6 +104,7 @@ impl Cluster {
             last_ticket: 0,
             hashes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            checked: BTreeMap::new(),
             disks: 0,
             snapshot_log_bytes: u64::MAX,
             house: None,
@@ -283,6 +299,11 @@ impl Cluster {
         self.lose = Some(Box::new(filter));
     }
 
+    /// From here on what is sent on this link takes its time: so many bytes in a millisecond.
+    pub(crate) fn narrow(&mut self, from: NodeId, to: NodeId, rate: u64) {
+        self.narrow.insert((from, to), (rate, self.now));
+    }
+
     /// Puts a message on a link that no node has sent now.
     pub(crate) fn inject(&mut self, envelope: Envelope) {
         self.links.entry((envelope.from, envelope.to)).or_default().push_back((self.now, envelope));
@@ -328,9 +349,13 @@ impl Cluster {
     fn check_snapshot(&mut self, id: NodeId) {
         let storage = self.replica(id).raft().storage();
         let (Some(snapshot), Some(bytes)) = (storage.snapshot(), storage.snapshot_bytes()) else { return };
+        if self.checked.get(&id) == Some(&snapshot) {
+            return;
+        }
         let last = snapshot.last.index;
         if let Some(known) = self.snapshots.get(&last) {
             assert!(known == bytes, "{id} has another snapshot at {last} than another node");
+            self.checked.insert(id, snapshot);
             return;
         }
         let restored = Store::restore(bytes).expect("a node's own snapshot is sound");
@@ -340,6 +365,7 @@ impl Cluster {
         }
         let bytes = bytes.to_vec();
         self.snapshots.insert(last, bytes);
+        self.checked.insert(id, snapshot);
     }
 
     fn turn_if_due(&mut self, id: NodeId) -> bool {
@@ -395,8 +421,13 @@ impl Cluster {
         if lost || self.cut.contains(&link) || self.nodes[&envelope.to].replica.is_none() {
             return;
         }
+        let mut due = self.now.after(1);
+        if let Some((rate, busy)) = self.narrow.get_mut(&link) {
+            *busy = (*busy).max(self.now).after(bulk(&envelope.message) / *rate);
+            due = due.max(*busy);
+        }
         self.sent.push(envelope.clone());
-        self.links.entry(link).or_default().push_back((self.now.after(1), envelope));
+        self.links.entry(link).or_default().push_back((due, envelope));
     }
 
     /// D13: nodes that have applied equally far have equal states.
