@@ -76,7 +76,7 @@
 //! | D14 | not here: the members of a cluster are fixed |
 //! | F14 | full_disk_cuts_nothing, full_follower, full_leader, full_leader_without_successor, snapshot_refused |
 //! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node, tables::founders_wait_for_who_may_have_data, tables::one_of_two_is_admitted_by_the_other, tables::who_is_admitted |
-//! | F22 | votes_of_a_rolled_back_disk |
+//! | F22 | rolled_back_disk_is_told, votes_of_a_rolled_back_disk |
 //! | S1 | later_term_makes_a_follower |
 //! | S2 | stale_term_changes_nothing |
 //! | S3 | election_first, traffic |

@@ -76,7 +76,8 @@ pub enum Standing {
     #[default]
     Voter,
     /// It was started on an empty working directory: the node may be as new as the whole cluster, or may have had
-    /// another directory before, with votes and entries in it that it promised to keep.
+    /// another directory before, with votes and entries in it that it promised to keep. Or another node says that its
+    /// directory is an older copy, and what it promised later is lost in the same way.
     Virgin,
     /// A part of its log or its snapshot was lost; its hard state was not.
     Recovering,

@@ -123,6 +123,10 @@ impl<S: Storage> Replica<S> {
         }
         self.raft.step(now, envelope)?;
         self.on_view();
+        if self.raft.standing() != Standing::Voter && self.writes.in_flight().0 > 0 {
+            // It has just been told that it has a past that it does not know. Its writes may bear names of that time.
+            self.expire_writes(Millis::NEVER);
+        }
         Ok(())
     }
 
@@ -393,11 +397,14 @@ impl<S: Storage> Replica<S> {
     }
 
     fn expire(&mut self, now: Millis) {
-        let revision = self.store.applied_index();
-        let replies = &mut self.replies;
-        let mut answer = |ticket, outcome| replies.push(Reply { ticket, revision, outcome });
-        self.writes.expire(now, &mut answer);
-        self.reads.expire(now, &mut answer);
+        self.expire_writes(now);
+        let (replies, revision) = (&mut self.replies, self.store.applied_index());
+        self.reads.expire(now, |ticket, outcome| replies.push(Reply { ticket, revision, outcome }));
+    }
+
+    fn expire_writes(&mut self, now: Millis) {
+        let (replies, revision) = (&mut self.replies, self.store.applied_index());
+        self.writes.expire(now, |ticket, outcome| replies.push(Reply { ticket, revision, outcome }));
     }
 
     pub(super) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {

@@ -241,6 +241,19 @@ impl Cluster {
             (MemoryStorage::virgin(), Incarnation(0), self.disks);
     }
 
+    /// What a node that is down has, to be put back later.
+    pub(crate) fn copy_disk(&self, id: NodeId) -> (MemoryStorage, Incarnation) {
+        assert!(self.nodes[&id].replica.is_none(), "{id} is up");
+        (self.nodes[&id].storage.clone(), self.nodes[&id].incarnation)
+    }
+
+    /// An older copy takes the place of the disk of a node that is down.
+    pub(crate) fn roll_back(&mut self, id: NodeId, copy: &(MemoryStorage, Incarnation)) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        assert!(node.replica.is_none(), "{id} is up");
+        (node.storage, node.incarnation) = copy.clone();
+    }
+
     /// The disk of a node that is down.
     pub(crate) fn disk_mut(&mut self, id: NodeId) -> &mut MemoryStorage {
         let node = self.nodes.get_mut(&id).expect("a known node");

@@ -39,9 +39,7 @@ impl World {
         self.env.trace(|| format!("node{}'s disk goes back to before start {incarnation}", node + 1));
         self.env.mark(Mark::DiskRolledBack);
         let disk = &self.disks[node];
-        self.env.checks.durable[node].refresh(disk);
-        let term = self.env.checks.durable[node].term;
-        self.env.checks.on_harm(node, Harm::RolledBack(term), disk);
+        self.env.checks.on_harm(node, Harm::RolledBack, disk);
         self.disks[node] = copy.fork();
         self.nodes[node].rot = None;
     }
@@ -64,9 +62,10 @@ impl World {
             self.env.schedule(self.env.now + 1, Event::Start { node });
         }
         // Whoever forgets that another one's disk went back will not notice again, and a process that is not the first
-        // one on such a disk may count its starts like one that is known. The operator empties the disk before that.
+        // one on such a disk may count its starts like one that is known. The operator empties the disk before that, if
+        // the node has not been told yet.
         for host in 0..self.nodes.len() {
-            if matches!(self.env.checks.atlas.harm(host), Some(Harm::RolledBack(_))) {
+            if matches!(self.env.checks.atlas.harm(host), Some(Harm::RolledBack)) {
                 self.orders.push(Order::Wipe(host));
             }
         }

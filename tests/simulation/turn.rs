@@ -158,6 +158,9 @@ impl Node {
                     if envelope.message == Message::Admission {
                         env.checks.atlas.on_asked(index, envelope.from);
                     }
+                    if envelope.message == Message::RolledBackResponse {
+                        env.checks.atlas.on_renounced(index, envelope.from);
+                    }
                     let promises = matches!(
                         envelope.message,
                         Message::RequestVote { .. } | Message::AppendEntries { .. }

@@ -51,6 +51,8 @@ pub fn kind(message: &Message) -> &'static str {
         Message::InstallSnapshotResponse { .. } => "InstallSnapshotResponse",
         Message::Admission => "Admission",
         Message::AdmissionResponse { .. } => "AdmissionResponse",
+        Message::RolledBack => "RolledBack",
+        Message::RolledBackResponse => "RolledBackResponse",
         Message::ReadIndex { .. } => "ReadIndex",
         Message::ReadIndexResponse { .. } => "ReadIndexResponse",
         Message::TimeoutNow => "TimeoutNow",
@@ -104,7 +106,7 @@ pub fn envelope_text(envelope: &Envelope) -> String {
             };
             format!(" {} {outcome}", snapshot_text(snapshot))
         }
-        Message::Admission => String::new(),
+        Message::Admission | Message::RolledBack | Message::RolledBackResponse => String::new(),
         Message::AdmissionResponse { standing, is_empty, commit_index } => {
             let empty = if *is_empty { " empty" } else { "" };
             let commit = commit_index.map(|index| format!(" commit={index}")).unwrap_or_default();
@@ -257,6 +259,8 @@ fn parse_message(name: &str, fields: &Fields<'_>) -> Result<Message, String> {
             Message::InstallSnapshotResponse { snapshot: fields.snapshot()?, outcome }
         }
         "Admission" => Message::Admission,
+        "RolledBack" => Message::RolledBack,
+        "RolledBackResponse" => Message::RolledBackResponse,
         "AdmissionResponse" => {
             let all = [Standing::Voter, Standing::Virgin, Standing::Recovering];
             let standing = all.into_iter().find(|standing| fields.has(standing_text(*standing)));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keva::raft::types::{Incarnation, NodeId, Standing, Term};
+use keva::raft::types::{Incarnation, NodeId, Standing};
 
 use super::durable::DurableView;
 use crate::plan::Plan;
@@ -16,8 +16,10 @@ pub(crate) enum Harm {
     Repairing,
     /// It was emptied.
     Wiped,
-    /// An older copy of it was put in its place. It had been in this term.
-    RolledBack(Term),
+    /// An older copy of it was put in its place.
+    RolledBack,
+    /// The same, and the node knows.
+    Renounced,
 }
 
 /// A node's disk.
@@ -44,7 +46,7 @@ pub(crate) struct Atlas {
     met: BTreeMap<(usize, usize), (u64, Incarnation)>,
     /// Of which of a peer's harms a node's process knows.
     told: BTreeMap<(usize, usize), u64>,
-    /// Peers that a node's process saw going back: it never trusts their votes again.
+    /// Peers that a node's process saw going back, and that have not answered that they know.
     suspects: BTreeSet<(usize, usize)>,
     /// How often a node's process was asked for admission by a peer.
     asks: BTreeMap<(usize, usize), u64>,
@@ -87,7 +89,7 @@ impl Atlas {
         let is_good =
             |other: &usize| *other != node && self.is_whole(*other) && views[*other].last_index().0 > 0;
         // A disk that was rolled back is not to be confused any more.
-        let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack(_)));
+        let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack));
         is_free && (0..self.disks.len()).filter(is_good).count() >= self.majority
     }
 
@@ -141,18 +143,18 @@ impl Atlas {
     }
 
     /// A turn has ended. Says which harm is made good with it.
-    pub(crate) fn after_turn(
-        &mut self,
-        node: usize,
-        standing: Standing,
-        covers_all: impl FnOnce(Term) -> bool,
-    ) -> Option<Harm> {
+    pub(crate) fn after_turn(&mut self, node: usize, standing: Standing) -> Option<Harm> {
         let disk = &mut self.disks[node];
         disk.standing = standing;
         let is_good = match disk.harm? {
             Harm::Rotten => false,
-            Harm::Repairing | Harm::Wiped => standing == Standing::Voter,
-            Harm::RolledBack(term) => covers_all(term),
+            Harm::Repairing | Harm::Wiped | Harm::Renounced => standing == Standing::Voter,
+            Harm::RolledBack => {
+                if standing != Standing::Voter {
+                    disk.harm = Some(Harm::Renounced);
+                }
+                false
+            }
         };
         if !is_good {
             return None;
@@ -166,7 +168,7 @@ impl Atlas {
         let peer = place(peer);
         let before = self.met.insert((observer, peer), life);
         let disk = &self.disks[peer];
-        let shows = matches!(disk.harm, Some(Harm::Wiped | Harm::RolledBack(_)));
+        let shows = matches!(disk.harm, Some(Harm::Wiped | Harm::RolledBack | Harm::Renounced));
         if shows && disk.life == Some(life) {
             self.told.insert((observer, peer), disk.epoch);
         }
@@ -175,6 +177,11 @@ impl Atlas {
             self.suspects.insert((observer, peer));
         }
         went_back
+    }
+
+    /// A node's process hears that a peer knows of its older disk.
+    pub(crate) fn on_renounced(&mut self, observer: usize, peer: NodeId) {
+        self.suspects.remove(&(observer, place(peer)));
     }
 
     /// A node's process handles a peer's question for admission.
