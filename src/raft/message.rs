@@ -185,6 +185,17 @@ pub enum AppendOutcome {
 }
 
 impl Message {
+    /// Whether it asks for a vote or pre-vote, or answers such a question.
+    pub(super) fn is_about_elections(&self) -> bool {
+        matches!(
+            self,
+            Message::PreVote { .. }
+                | Message::PreVoteResponse { .. }
+                | Message::RequestVote { .. }
+                | Message::RequestVoteResponse { .. }
+        )
+    }
+
     /// Whether the receiver may rely on something that the sender must have made durable before (paper, section 5.1:
     /// "updated on stable storage before responding"). Such a message leaves only after a sync.
     ///

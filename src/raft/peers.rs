@@ -98,10 +98,9 @@ impl<S: Storage> Raft<S> {
                  put in its place. This node may have forgotten what it promised; it votes and serves again when all \
                  other nodes have answered and it has everything from the leader"
             );
-            let is_vote = |message: &Message| {
-                matches!(message, Message::RequestVote { .. } | Message::RequestVoteResponse { .. })
-            };
-            self.outbox_after_sync.retain(|envelope| !is_vote(&envelope.message));
+            // What this turn says about elections is said without knowing.
+            self.outbox.retain(|envelope| !envelope.message.is_about_elections());
+            self.outbox_after_sync.retain(|envelope| !envelope.message.is_about_elections());
             if !matches!(self.role, Role::Follower(_)) {
                 self.become_follower(now, self.term(), None)?;
             }

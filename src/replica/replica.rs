@@ -8,12 +8,12 @@ use crate::limits::WRITE_SEQ_START_BITS;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::raft::{Config, Raft};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{Incarnation, Index, NodeId, Standing, Term};
+use crate::raft::types::{Incarnation, Index, Life, NodeId, Standing, Term};
 use crate::replica::io::{
     Consistency, Housekeeping, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
-use crate::replica::lives::{Life, Lives};
+use crate::replica::lives::{Lives, Sequel};
 use crate::replica::reads::{Reads, before_first_context};
 use crate::replica::restore::restore;
 use crate::replica::snapshots::{Snapshots, Traffic};
@@ -130,30 +130,25 @@ impl<S: Storage> Replica<S> {
         Ok(())
     }
 
-    /// A (new) outgoing link to the peer stands, and its greeting was seen with this incarnation. What was in flight
-    /// on an earlier link may be lost. `disk_id` names the working directory that the peer's process runs on.
+    /// A (new) outgoing link to the peer stands, and its greeting said which life of the peer it leads to. What was in
+    /// flight on an earlier link may be lost.
     ///
-    /// On the same disk, a larger incarnation than before means that the process was restarted, and a smaller one that
-    /// an older copy of the disk was put in its place. Another disk means that the one before was lost.
-    pub fn handle_peer_connected(
-        &mut self,
-        now: Millis,
-        peer: NodeId,
-        incarnation: Incarnation,
-        disk_id: u64,
-    ) {
+    /// On the same disk, a larger incarnation than before means that the process was restarted; a smaller one, or the
+    /// same one of another process, that an older copy of the disk was put in its place. Another disk means that the one
+    /// before was lost.
+    pub fn handle_peer_connected(&mut self, now: Millis, peer: NodeId, life: Life) {
         if !self.voters.contains(&peer) || peer == self.id {
             return;
         }
-        let life = self.lives.meet(peer, disk_id, incarnation);
-        if life != Life::Same && self.raft.leader() == Some(peer) {
+        let sequel = self.lives.meet(peer, life);
+        if sequel != Sequel::Same && self.raft.leader() == Some(peer) {
             // The leader's process came back so fast that nobody saw it gone. It leads no more.
             self.raft.handle_peer_lost(now, peer);
         }
-        match life {
-            Life::Replaced => self.raft.handle_peer_replaced(now, peer),
-            Life::RolledBack => self.raft.handle_peer_rolled_back(now, peer),
-            Life::Same | Life::Restarted => {}
+        match sequel {
+            Sequel::Replaced => self.raft.handle_peer_replaced(now, peer),
+            Sequel::RolledBack => self.raft.handle_peer_rolled_back(now, peer),
+            Sequel::Same | Sequel::Restarted => {}
         }
         self.raft.handle_peer_connected(peer);
         self.on_view();

@@ -8,7 +8,7 @@ use keva::kv::payload::decode_payload;
 use keva::kv::store::Store;
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::{SnapshotMeta, Storage};
-use keva::raft::types::{Incarnation, Index, NodeId};
+use keva::raft::types::{Incarnation, Index, Life, NodeId};
 use keva::replica::io::{Consistency, NotApplied, Outcome, Reply, Request, Ticket};
 use keva::replica::replica::{Replica, ReplicaConfig};
 use keva::util::time::Millis;
@@ -23,11 +23,19 @@ pub(crate) const PATIENCE_MS: u64 = 5_000;
 struct Node {
     incarnation: Incarnation,
     disk_id: u64,
+    /// How often it was started at all.
+    starts: u64,
     /// `None` while the node is down; then its disk is in `storage`.
     replica: Option<Replica<MemoryStorage>>,
     storage: MemoryStorage,
     /// Something other than a deadline asks for a turn.
     woken: bool,
+}
+
+impl Node {
+    fn life(&self) -> Life {
+        Life { disk_id: self.disk_id, incarnation: self.incarnation, process: self.starts }
+    }
 }
 
 type Filter = Box<dyn FnMut(&Envelope) -> bool>;
@@ -116,6 +124,7 @@ impl Cluster {
             let down = Node {
                 incarnation: Incarnation(0),
                 disk_id: cluster.disks,
+                starts: 0,
                 replica: None,
                 storage,
                 woken: false,
@@ -182,6 +191,7 @@ impl Cluster {
         let snapshot_log_bytes = self.snapshot_log_bytes;
         let node = self.nodes.get_mut(&id).expect("a known node");
         assert!(node.replica.is_none(), "{id} is up already");
+        node.starts += 1;
         node.incarnation = Incarnation(node.incarnation.0 + 1).max(node.storage.incarnation());
         let config = ReplicaConfig {
             id,
@@ -207,9 +217,8 @@ impl Cluster {
         for (here, peer) in [(one, other), (other, one)] {
             let both_up = self.nodes[&here].replica.is_some() && self.nodes[&peer].replica.is_some();
             if both_up && !self.cut.contains(&(here, peer)) && !self.cut.contains(&(peer, here)) {
-                let (now, incarnation) = (self.now, self.incarnation(peer));
-                let disk_id = self.nodes[&peer].disk_id;
-                self.replica_mut(here).handle_peer_connected(now, peer, incarnation, disk_id);
+                let (now, life) = (self.now, self.nodes[&peer].life());
+                self.replica_mut(here).handle_peer_connected(now, peer, life);
             }
         }
     }

@@ -27,7 +27,7 @@ impl World {
     pub(crate) fn roll_back(&mut self, node: usize) {
         let Some(met) = self.env.checks.atlas.noticed_before(node) else { return };
         let copies = std::mem::take(&mut self.copies[node]);
-        let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 < met).collect();
+        let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 <= met).collect();
         if old.is_empty() {
             self.copies[node] = copies;
             return;
@@ -182,7 +182,8 @@ impl World {
             env.mark(mark);
         }
         let process = self.nodes[node].process.as_ref().expect("just started");
-        env.checks.on_start(&mut env.marks, node, &process.replica, &self.disks[node]);
+        let life = process.links.life();
+        env.checks.on_start(&mut env.marks, node, (&process.replica, life), &self.disks[node]);
         env.network.set_listening(node, true);
         self.nodes[node].wake(env, 0);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keva::raft::types::{Incarnation, NodeId, Standing};
+use keva::raft::types::{Incarnation, Life, NodeId, Standing};
 
 use super::durable::DurableView;
 use crate::plan::Plan;
@@ -34,7 +34,7 @@ struct Disk {
     before_rot: Option<DurableView>,
     standing: Standing,
     /// Who the process says that it is.
-    life: Option<(u64, Incarnation)>,
+    life: Option<Life>,
 }
 
 /// See the module's text.
@@ -43,7 +43,7 @@ pub(crate) struct Atlas {
     disks: Vec<Disk>,
     majority: usize,
     /// The last life of a peer that a node's process has met.
-    met: BTreeMap<(usize, usize), (u64, Incarnation)>,
+    met: BTreeMap<(usize, usize), Life>,
     /// Of which of a peer's harms a node's process knows.
     told: BTreeMap<(usize, usize), u64>,
     /// Peers that a node's process saw going back, and that have not answered that they know.
@@ -94,13 +94,13 @@ impl Atlas {
     }
 
     /// How old a copy of a node's disk may be put in its place: the others have to have met processes of it that started
-    /// at least twice behind the copy, so that they notice.
+    /// behind the copy, so that they notice. This is the earliest start that one of them has met last.
     pub(crate) fn noticed_before(&self, node: usize) -> Option<Incarnation> {
-        let (disk_id, _) = self.disks[node].life?;
+        let disk_id = self.disks[node].life?.disk_id;
         let others = (0..self.disks.len()).filter(|other| *other != node);
         let met = others.map(|other| {
             let met = self.met.get(&(other, node))?;
-            (met.0 == disk_id).then_some(met.1)
+            (met.disk_id == disk_id).then_some(met.incarnation)
         });
         met.collect::<Option<Vec<Incarnation>>>()?.into_iter().min()
     }
@@ -131,7 +131,7 @@ impl Atlas {
         };
     }
 
-    pub(crate) fn on_start(&mut self, node: usize, standing: Standing, life: (u64, Incarnation)) {
+    pub(crate) fn on_start(&mut self, node: usize, standing: Standing, life: Life) {
         self.disks[node].standing = standing;
         self.disks[node].life = Some(life);
     }
@@ -164,15 +164,20 @@ impl Atlas {
     }
 
     /// A node's process handles a peer's greeting. Says whether the peer's disk went back.
-    pub(crate) fn on_met(&mut self, observer: usize, peer: NodeId, life: (u64, Incarnation)) -> bool {
+    pub(crate) fn on_met(&mut self, observer: usize, peer: NodeId, life: Life) -> bool {
         let peer = place(peer);
         let before = self.met.insert((observer, peer), life);
+        let went_back = before.is_some_and(|before| before != life && !life.is_later_than(before));
         let disk = &self.disks[peer];
-        let shows = matches!(disk.harm, Some(Harm::Wiped | Harm::RolledBack | Harm::Renounced));
+        let shows = match disk.harm {
+            Some(Harm::Wiped | Harm::RolledBack) => true,
+            // When it has been started often enough since, nothing shows before it asks for admission.
+            Some(Harm::Renounced) => went_back,
+            Some(Harm::Rotten | Harm::Repairing) | None => false,
+        };
         if shows && disk.life == Some(life) {
             self.told.insert((observer, peer), disk.epoch);
         }
-        let went_back = before.is_some_and(|before| before.0 == life.0 && before.1 > life.1);
         if went_back {
             self.suspects.insert((observer, peer));
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keva::raft::entry::Entry;
 use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use keva::raft::storage::{Storage, snapshot_id};
-use keva::raft::types::{EntryId, Index, NodeId, RoleName, Standing, Term};
+use keva::raft::types::{EntryId, Index, Life, NodeId, RoleName, Standing, Term};
 use keva::replica::io::Ticket;
 use keva::replica::replica::Replica;
 
@@ -360,7 +360,7 @@ impl Checks {
         &mut self,
         marks: &mut Marks,
         node: usize,
-        replica: &Replica<SimStorage>,
+        (replica, life): (&Replica<SimStorage>, Life),
         disk: &SimDisk,
     ) {
         let raft = replica.raft();
@@ -380,7 +380,7 @@ impl Checks {
                 self.atlas.set_harm(node, Harm::Repairing, lost);
             }
         }
-        self.atlas.on_start(node, standing, (storage.disk_id(), storage.incarnation()));
+        self.atlas.on_start(node, standing, life);
         let before = &mut self.seen[node];
         (before.is_leader, before.role, before.applied) = (false, None, Index(0));
         // A term that was not synced is no promise; see below for those that were.
