@@ -197,6 +197,8 @@ impl<S: Storage> Raft<S> {
             && !mutant("lost-entries-count")
         {
             progress.start_over_once(next_index, now);
+            // It could not take over.
+            leader.transfer.take_if(|transfer| transfer.to == from);
         }
         let commit_index = self.has_committed_in_term().then_some(self.commit_index);
         let (standing, is_empty) = (self.standing(), self.is_empty());

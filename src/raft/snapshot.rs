@@ -112,6 +112,12 @@ impl<S: Storage> Raft<S> {
     }
 
     fn install(&mut self, from: NodeId, snapshot: SnapshotMeta) -> Result<SnapshotOutcome, StorageError> {
+        // The log will begin in a new file, and the last one may have been taken since the draft was begun. Without the
+        // draft this node can take a snapshot of its own, which makes space.
+        if !self.has_room(0)? {
+            self.drop_installation()?;
+            return Ok(SnapshotOutcome::Refused);
+        }
         self.installing = None;
         // The snapshot is durable at once. The term must be so before: no log may end in a term that its hard state
         // does not know.
@@ -162,7 +168,8 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Whether the storage's draft is a snapshot that a leader has begun to send. A snapshot of this node's own would
-    /// throw it away, and has to wait. It ends when it is whole, or the log has overtaken it.
+    /// throw it away, and has to wait. It ends when it is whole, when the log has overtaken it, or when a leader sends
+    /// entries instead.
     #[must_use]
     pub fn is_receiving_snapshot(&self) -> bool {
         self.installing.is_some_and(|snapshot| self.is_installing(snapshot))

@@ -157,6 +157,11 @@ pub fn status_text<S: Storage>(raft: &Raft<S>) -> String {
     if let Some(snapshot) = raft.storage().snapshot() {
         line.push_str(&format!(", snapshot {}", snapshot.last));
     }
+    if raft.is_receiving_snapshot()
+        && let Some(draft) = raft.storage().snapshot_draft()
+    {
+        line.push_str(&format!(", {} of {} bytes up to {}", draft.written, draft.bytes, draft.last));
+    }
     if raft.standing() != Standing::Voter {
         line.push_str(&format!(", {}", standing_text(raft.standing())));
     }
