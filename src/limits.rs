@@ -254,9 +254,12 @@ pub const SNAPSHOT_DEBT_BYTES_MIN: usize = 64 << 10;
 /// ... and this is the most that one turn pays, so that it stays short.
 pub const SNAPSHOT_DEBT_BYTES_MAX: usize = 1 << 20;
 /// With much data a snapshot is taken when the log has one byte per this many bytes of the data. The disk holds two
-/// snapshots at that moment, and the log grows by up to two bytes per [`SNAPSHOT_BYTES_PER_LOG_BYTE`] of the data while
-/// the next one is written and read back; with what a peer may add to the wait, all that is three times the data.
+/// snapshots at that moment, and the log grows by up to one byte per [`SNAPSHOT_BYTES_PER_LOG_BYTE`] of the data while
+/// the next one is written and read back.
 pub const SNAPSHOT_DATA_BYTES_PER_LOG_BYTE: u64 = 3;
+/// While a peer is brought up to date with a snapshot, the next one waits until the log has this many eighths of the
+/// data: with two snapshots, and the log's growth while the next one is made, that is three times the data.
+pub const SNAPSHOT_PATIENCE_EIGHTHS: u64 = 5;
 /// A snapshot that failed for want of space or by a bad disk is tried again when the log has grown by this much.
 pub const SNAPSHOT_RETRY_LOG_BYTES: u64 = 64 << 10;
 /// While the log grows, this many bytes of its next file are prepared per byte of the log, so that the file is ready
@@ -348,6 +351,14 @@ const _: () = assert!(GREETING_BYTES_MAX > GREETING_TEXT_BYTES_MAX, "a reason mu
 const _: () = assert!(PEER_SETTLED_MS >= PEER_REDIAL_MS_MAX, "a pause must not make a link look settled");
 const _: () =
     assert!(PEER_REDIAL_MS_MIN < LEADER_LOST_PAUSE_MS, "a dead leader is found by dialling it again");
+const _: () = assert!(
+    SNAPSHOT_PATIENCE_EIGHTHS * SNAPSHOT_DATA_BYTES_PER_LOG_BYTE > 8,
+    "a peer that is brought up to date makes the next snapshot wait"
+);
+const _: () = assert!(
+    2 * 17 * 4 + 8 * SNAPSHOT_PATIENCE_EIGHTHS + 64 / SNAPSHOT_BYTES_PER_LOG_BYTE as u64 <= 3 * 64,
+    "two roomy snapshots, the log and its growth while another one is made: three times the data"
+);
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
 const _: () =
     assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");

@@ -81,6 +81,7 @@ fn run_node(settings: &Settings) -> ExitCode {
         listeners,
         incarnation: storage.incarnation(),
         disk_id: storage.disk_id(),
+        process: random_seed(),
         cluster_id: storage.cluster_id(),
         storage,
         seed: random_seed(),

@@ -94,6 +94,8 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         Just(Message::TimeoutNow),
         Just(Message::Admission),
+        Just(Message::RolledBack),
+        Just(Message::RolledBackResponse),
         (standing(), any::<bool>(), proptest::option::of(0..=COUNTER_MAX)).prop_map(
             |(standing, is_empty, commit)| Message::AdmissionResponse {
                 standing,

@@ -46,6 +46,7 @@ fn run_node<S: Storage>(config: &Config, position: usize, storage: S) -> Result<
         storage,
         incarnation: Incarnation(1),
         disk_id: position as u64,
+        process: 7,
         cluster_id: 7,
         seed: position as u64,
     };

@@ -70,13 +70,13 @@
 //! | D6 | snapshot_lost_parts, snapshot_parts |
 //! | D7 | snapshot_begins_anew_with_a_newer_one |
 //! | D8 | snapshot_ends_a_candidacy, snapshot_install |
-//! | D9 | snapshot_install, snapshot_overtaken_by_entries, snapshot_succeeds_by_append_response |
-//! | D10 | snapshot_lost_parts, snapshot_only_for_who_answers, snapshot_refused, snapshot_that_was_damaged |
+//! | D9 | snapshot_abandoned, snapshot_install, snapshot_overtaken_by_entries, snapshot_succeeds_by_append_response |
+//! | D10 | snapshot_lost_parts, snapshot_only_for_who_answers, snapshot_refused, snapshot_that_was_damaged, snapshot_without_a_file_for_the_log |
 //! | D11 | slow_follower_after_compaction |
 //! | D14 | not here: the members of a cluster are fixed |
-//! | F14 | full_disk_cuts_nothing, full_follower, full_leader, full_leader_without_successor, snapshot_refused |
-//! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node, tables::founders_wait_for_who_may_have_data, tables::one_of_two_is_admitted_by_the_other, tables::who_is_admitted |
-//! | F22 | votes_of_a_rolled_back_disk |
+//! | F14 | full_disk_cuts_nothing, full_follower, full_leader, full_leader_without_successor, snapshot_refused, snapshot_without_a_file_for_the_log |
+//! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node, tables::founders_wait_for_who_may_have_data, tables::one_of_two_is_admitted_by_the_other, tables::who_is_admitted, transfer_to_a_node_that_may_not_vote |
+//! | F22 | rolled_back_disk_is_told, votes_of_a_rolled_back_disk |
 //! | S1 | later_term_makes_a_follower |
 //! | S2 | stale_term_changes_nothing |
 //! | S3 | election_first, traffic |
@@ -126,7 +126,7 @@
 //! | S47 | not here: there are no configuration changes |
 //! | S48 | not here: there are no configuration changes |
 //! | S49 | not here: there are no learners |
-//! | S50 | transfer, transfer_given_up, transfer_only_from_the_leader |
+//! | S50 | transfer, transfer_given_up, transfer_only_from_the_leader, transfer_to_a_node_that_may_not_vote |
 //! | S51 | not here: there are no configuration changes, so every node stays a voter; a message from a stranger changes nothing, see S33 |
 //! | S52 | replica::a_long_log_is_applied_in_portions |
 //! | S53 | not here: there are no configuration changes |

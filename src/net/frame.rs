@@ -115,6 +115,8 @@ fn encode_tail(message: &Message, out: &mut Vec<u8>) {
         | Message::InstallSnapshotResponse { .. }
         | Message::Admission
         | Message::AdmissionResponse { .. }
+        | Message::RolledBack
+        | Message::RolledBackResponse
         | Message::ReadIndex { .. }
         | Message::ReadIndexResponse { .. }
         | Message::TimeoutNow => {}
@@ -145,6 +147,8 @@ fn decode_tail(message: &mut Message, tail: Vec<u8>) -> Result<(), FrameError> {
         | Message::InstallSnapshotResponse { .. }
         | Message::Admission
         | Message::AdmissionResponse { .. }
+        | Message::RolledBack
+        | Message::RolledBackResponse
         | Message::ReadIndex { .. }
         | Message::ReadIndexResponse { .. }
         | Message::TimeoutNow => {
@@ -297,6 +301,8 @@ fn largest_counter(envelope: &Envelope) -> u64 {
         Message::RequestVoteResponse { granted: _ }
         | Message::ReadIndex { context: _ }
         | Message::Admission
+        | Message::RolledBack
+        | Message::RolledBackResponse
         | Message::TimeoutNow
         | Message::Forward { payloads: _ } => 0,
     };

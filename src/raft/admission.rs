@@ -1,5 +1,5 @@
-//! Nodes that may not vote yet: one that was started on an empty working directory, and one that lost a part of its
-//! data (see [`Standing`]).
+//! Nodes that may not vote yet: one that was started on an empty working directory or on an older copy of it, and one
+//! that lost a part of its data (see [`Standing`]).
 //!
 //! Such a node follows, stores and acknowledges like any other, because what it promises from here on it keeps. It
 //! neither votes nor campaigns, because it may have promised something before that it does not know any more: a vote,
@@ -83,6 +83,12 @@ impl<S: Storage> Raft<S> {
     }
 
     // ---- asking ---------------------------------------------------------------------------------
+
+    /// All that was heard before is void: asks everybody, at once.
+    pub(super) fn start_asking_for_admission(&mut self, now: Millis) {
+        self.admission = Admission { since: now, ask_deadline: now, ..Admission::default() };
+        self.maybe_ask_for_admission(now);
+    }
 
     pub(super) fn maybe_ask_for_admission(&mut self, now: Millis) {
         if self.standing() == Standing::Voter || now < self.admission.ask_deadline {
@@ -191,6 +197,8 @@ impl<S: Storage> Raft<S> {
             && !mutant("lost-entries-count")
         {
             progress.start_over_once(next_index, now);
+            // It could not take over.
+            leader.transfer.take_if(|transfer| transfer.to == from);
         }
         let commit_index = self.has_committed_in_term().then_some(self.commit_index);
         let (standing, is_empty) = (self.standing(), self.is_empty());

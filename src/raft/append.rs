@@ -60,7 +60,8 @@ impl<S: Storage> Raft<S> {
         }
         self.verified_index = self.verified_index.max(verified);
         self.commit_index = self.commit_index.max(commit_index.min(verified));
-        self.drop_overtaken_installation()?;
+        // A leader that sends entries where the logs meet sends no snapshot, and the one that began may be gone.
+        self.drop_installation()?;
         let outcome = AppendOutcome::Accepted { match_index: verified };
         self.send(from, Message::AppendEntriesResponse { outcome });
         Ok(())
@@ -104,7 +105,7 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Whether the leader's entries, `bytes` of them, can be stored. Says so in the log when that changes.
-    fn has_room(&mut self, bytes: usize) -> Result<bool, StorageError> {
+    pub(super) fn has_room(&mut self, bytes: usize) -> Result<bool, StorageError> {
         let has_room = self.storage.reserve(bytes, Purpose::Upkeep)?;
         if has_room == self.is_short_of_space {
             self.is_short_of_space = !has_room;
@@ -181,7 +182,7 @@ impl<S: Storage> Raft<S> {
                 );
             }
             AppendOutcome::Accepted { match_index } => {
-                if progress.on_accepted(match_index, floor) {
+                if progress.on_accepted(now, match_index, floor) {
                     self.maybe_commit();
                 }
             }
@@ -265,6 +266,9 @@ impl<S: Storage> Raft<S> {
             progress.probe_at(floor.next());
         }
         let next = progress.next_index();
+        if next > last_index {
+            progress.on_all_sent();
+        }
         let (probing, paused, nudged) =
             (!progress.is_replicating(), progress.is_paused(), progress.take_nudge());
         let has_entries = next <= last_index && !paused;

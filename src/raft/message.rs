@@ -126,6 +126,11 @@ pub enum Message {
         /// From a leader that has committed an entry of its term: how far it has committed.
         commit_index: Option<Index>,
     },
+    /// Your disk is an older copy of one that the sender has met: you may have forgotten what you promised.
+    RolledBack,
+    /// Answers [`Message::RolledBack`]: the sender knows it, durably, and does not vote before it may again. Follows every
+    /// vote that it gave without knowing.
+    RolledBackResponse,
     /// Which index must be applied before the reads of `context` may be answered (thesis, section 6.4)?
     ReadIndex {
         /// To be echoed.
@@ -185,6 +190,17 @@ pub enum AppendOutcome {
 }
 
 impl Message {
+    /// Whether it asks for a vote or pre-vote, or answers such a question.
+    pub(super) fn is_about_elections(&self) -> bool {
+        matches!(
+            self,
+            Message::PreVote { .. }
+                | Message::PreVoteResponse { .. }
+                | Message::RequestVote { .. }
+                | Message::RequestVoteResponse { .. }
+        )
+    }
+
     /// Whether the receiver may rely on something that the sender must have made durable before (paper, section 5.1:
     /// "updated on stable storage before responding"). Such a message leaves only after a sync.
     ///
@@ -200,6 +216,8 @@ impl Message {
             Message::AppendEntriesResponse { .. } => !mutant("ack-before-sync"),
             // Everything that the snapshot covers.
             Message::InstallSnapshotResponse { .. } => !mutant("snapshot-answer-before-sync"),
+            // The standing. It must not overtake a vote, either.
+            Message::RolledBackResponse => !mutant("roll-back-answer-before-sync"),
             // A pre-vote promises nothing. A leader counts itself only after its own sync, so its entries may travel
             // earlier. A heartbeat's answer only says that no newer term is known. The rest is between clients' nodes
             // and the leader, and becomes a promise only through the log.
@@ -211,6 +229,7 @@ impl Message {
             | Message::InstallSnapshot { .. }
             | Message::Admission
             | Message::AdmissionResponse { .. }
+            | Message::RolledBack
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. }
             | Message::TimeoutNow

@@ -1,9 +1,33 @@
 //! What the network layer knows about peers and tells the protocol: connections, lost processes, other disks.
+//!
+//! # Disks that went back in time
+//!
+//! A node whose disk was replaced by an older copy of it does not know that. It may vote a second time in a term, and it
+//! may vote for somebody who lacks what it had acknowledged. Others know, because the start of the process that they met
+//! before is not the past of the one that they meet then. They suspect it: whoever suspects a node neither counts its
+//! votes nor gives it any, and takes none of its old acknowledgements for new ones.
+//!
+//! They also tell it. It then does what a node does that was started on an empty directory, see `admission`: it votes no
+//! more until all others have said which terms they know, it uses up its vote in all of these, and it has everything
+//! that the leader had committed. That is durable before it answers. From the answer on it is not suspected any more,
+//! because no vote that it gave without knowing comes later than the answer, and the first one after it is given with
+//! everything that it had forgotten:
+//!
+//! - a vote. Whoever got it was in that term then and names a term at least as late, so it is not given twice;
+//! - an acknowledgement that made an entry committed. The leader whose answer admits the node has that entry and counts
+//!   it as committed, because leaders have all committed entries and have one of their own term among them when they
+//!   answer. So the node has it again, and votes for nobody who lacks it. What is committed later rests on what the node
+//!   acknowledged after the leader made its progress start over.
+//!
+//! It makes no difference who noticed, and whether that one is started again meanwhile: the node itself knows. It takes as
+//! much as with an empty disk: as long as one of the others is gone for good, the node stores what the leader sends and
+//! counts for commits, but does not vote. What nobody can help with is a roll-back that nobody notices, because all
+//! others were started again since they met the process that was rolled back.
 
 use crate::raft::message::Message;
 use crate::raft::raft::Raft;
 use crate::raft::role::{Follower, Role};
-use crate::raft::storage::Storage;
+use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::{NodeId, Standing};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
@@ -11,6 +35,9 @@ use crate::util::time::Millis;
 impl<S: Storage> Raft<S> {
     /// A new connection to the peer stands. What was on its way on an earlier one may be lost.
     pub fn handle_peer_connected(&mut self, peer: NodeId) {
+        if self.suspects.contains(&peer) {
+            self.send(peer, Message::RolledBack);
+        }
         if self.standing() != Standing::Voter && self.peers.contains(&peer) {
             self.send(peer, Message::Admission);
         }
@@ -44,21 +71,51 @@ impl<S: Storage> Raft<S> {
         self.start_peer_over(now, peer);
     }
 
-    /// The peer's starts were counted back on the same disk: an older copy of the disk was put in its place. It may
-    /// have forgotten votes and entries without knowing. As long as this process lives, its votes do not count and it
-    /// gets none; on the leader it starts over. Calls come in the order of [`Raft::handle_peer_replaced`].
+    /// An older copy of the peer's disk was put in its place. It may have forgotten votes and entries without knowing, and
+    /// is told so as soon as it is connected. Until it knows, its votes do not count and it gets none; on the leader it
+    /// starts over. Calls come in the order of [`Raft::handle_peer_replaced`].
     pub fn handle_peer_rolled_back(&mut self, now: Millis, peer: NodeId) {
         if !self.peers.contains(&peer) {
             return;
         }
         log::error!(
-            "the disk of {peer} went back in time: its votes do not count until this process is started again"
+            "the disk of {peer} went back in time: an older copy was put in its place. Its votes do not count until it \
+             knows, and has got back what it had"
         );
         self.suspects.insert(peer);
         if let Role::PreCandidate(election) | Role::Candidate(election) = &mut self.role {
             election.votes.remove(&peer);
         }
         self.start_peer_over(now, peer);
+    }
+
+    /// This node's disk is an older copy, as a peer knows. The answer waits for the sync, and it is the last promise of
+    /// the life that did not know.
+    pub(super) fn handle_rolled_back(&mut self, now: Millis, from: NodeId) -> Result<(), StorageError> {
+        if self.standing() != Standing::Virgin {
+            log::error!(
+                "{from} has met a later process of this node on the same disk: an older copy of the working directory was \
+                 put in its place. This node may have forgotten what it promised; it votes and serves again when all \
+                 other nodes have answered and it has everything from the leader"
+            );
+            // What this turn says about elections is said without knowing.
+            self.outbox.retain(|envelope| !envelope.message.is_about_elections());
+            self.outbox_after_sync.retain(|envelope| !envelope.message.is_about_elections());
+            if !matches!(self.role, Role::Follower(_)) {
+                self.become_follower(now, self.term(), None)?;
+            }
+            self.storage.set_standing(Standing::Virgin)?;
+            self.start_asking_for_admission(now);
+        }
+        self.send(from, Message::RolledBackResponse);
+        Ok(())
+    }
+
+    /// The peer knows that it may have forgotten something.
+    pub(super) fn handle_rolled_back_response(&mut self, from: NodeId) {
+        if self.suspects.remove(&from) {
+            log::info!("{from} knows that its disk went back in time, and votes no more until it may again");
+        }
     }
 
     /// Whether the peer's votes mean nothing, because it may have forgotten others.

@@ -44,6 +44,8 @@ pub struct Progress {
     nudge: bool,
     /// The peer said on this connection that it has lost something, and has started over since.
     has_started_over: bool,
+    /// The peer took a snapshot and has not been sent yet all that follows it: when it last took some of that.
+    following_up: Option<Millis>,
 }
 
 #[derive(Clone, Debug, Hash)]
@@ -103,6 +105,7 @@ impl Progress {
             moved: false,
             nudge: false,
             has_started_over: false,
+            following_up: None,
         }
     }
 
@@ -167,13 +170,16 @@ impl Progress {
     }
 
     /// The peer has everything up to `index`; the leader's log reaches back to `floor`. Returns whether that is news.
-    pub(super) fn on_accepted(&mut self, index: Index, floor: Index) -> bool {
+    pub(super) fn on_accepted(&mut self, now: Millis, index: Index, floor: Index) -> bool {
         if index < self.match_index && !mutant("match-may-regress") {
             return false;
         }
         let news = index > self.match_index;
         self.moved = true;
         self.match_index = index;
+        if news && self.following_up.is_some() || self.is_sending_snapshot() && index >= floor {
+            self.following_up = Some(now);
+        }
         match &mut self.mode {
             Mode::Snapshot(_) if index < floor => self.next_index = self.next_index.max(index.next()),
             Mode::Probe { .. } | Mode::Snapshot(_) => {
@@ -248,7 +254,7 @@ impl Progress {
         match &mut self.mode {
             Mode::Probe { sent } => *sent = *sent && self.moved,
             Mode::Replicate { in_flight } => self.nudge = !self.moved && !in_flight.messages.is_empty(),
-            Mode::Snapshot(sending) if !self.moved => sending.ask_again(),
+            Mode::Snapshot(sending) if !self.moved => sending.on_silence(),
             Mode::Snapshot(_) => {}
         }
     }
@@ -295,11 +301,16 @@ impl Progress {
         }
     }
 
-    /// When the peer last took a part of the snapshot that it is being sent.
+    /// Everything that the peer lacks was sent, as far as the window allows.
+    pub(super) fn on_all_sent(&mut self) {
+        self.following_up = None;
+    }
+
+    /// When the peer last took a part of the snapshot that it is being sent, or of what follows one that it took.
     pub(super) fn snapshot_taken_at(&self) -> Option<Millis> {
         match &self.mode {
             Mode::Snapshot(sending) => sending.taken_at,
-            _ => None,
+            _ => self.following_up,
         }
     }
 
@@ -316,6 +327,7 @@ impl Progress {
             moved,
             nudge,
             has_started_over,
+            following_up: _,
         } = self;
         (match_index, next_index, mode, commit_sent, round_acked).hash(hasher);
         (is_full, moved, nudge, has_started_over).hash(hasher);
@@ -342,7 +354,7 @@ mod tests {
 
     fn replicating(match_index: u64) -> Progress {
         let mut progress = Progress::new(Index(match_index + 1), Millis(0));
-        assert!(progress.on_accepted(Index(match_index), Index(0)) || match_index == 0);
+        assert!(progress.on_accepted(Millis(0), Index(match_index), Index(0)) || match_index == 0);
         progress
     }
 
@@ -356,15 +368,15 @@ mod tests {
             by_count.on_sent(Index(index), 1);
         }
         assert!(by_count.is_paused());
-        assert!(!by_count.on_accepted(Index(1), Index(0)), "nothing new");
+        assert!(!by_count.on_accepted(Millis(0), Index(1), Index(0)), "nothing new");
         assert!(by_count.is_paused(), "an old answer frees nothing");
-        assert!(by_count.on_accepted(Index(5), Index(0)));
+        assert!(by_count.on_accepted(Millis(0), Index(5), Index(0)));
         assert!(!by_count.is_paused());
 
         let mut by_bytes = replicating(1);
         by_bytes.on_sent(Index(2), IN_FLIGHT_BYTES_MAX);
         assert!(by_bytes.is_paused());
-        assert!(by_bytes.on_accepted(Index(2), Index(0)));
+        assert!(by_bytes.on_accepted(Millis(0), Index(2), Index(0)));
         assert!(!by_bytes.is_paused());
     }
 
@@ -375,7 +387,7 @@ mod tests {
         let mut progress = replicating(10);
         assert_eq!(progress.on_rejected(Index(10), Index(3)), Rejection::Late);
         assert_eq!(progress.on_rejected(Index(4), Index(3)), Rejection::Late);
-        assert!(!progress.on_accepted(Index(7), Index(0)));
+        assert!(!progress.on_accepted(Millis(0), Index(7), Index(0)));
         assert_eq!((progress.match_index(), progress.next_index()), (Index(10), Index(11)));
     }
 
@@ -395,7 +407,7 @@ mod tests {
             Rejection::Late,
             "nothing comes before the first"
         );
-        assert!(progress.on_accepted(Index(2), Index(0)));
+        assert!(progress.on_accepted(Millis(0), Index(2), Index(0)));
         assert_eq!((progress.match_index(), progress.next_index()), (Index(2), Index(3)));
     }
 
@@ -409,11 +421,35 @@ mod tests {
             let mut progress = replicating(9);
             start(&mut progress);
             assert_eq!(progress.on_rejected(Index(11), Index(3)), Rejection::Late);
-            progress.on_accepted(Index(accepted), floor);
+            progress.on_accepted(Millis(0), Index(accepted), floor);
             assert_eq!(progress.is_replicating(), ends, "accepted {accepted}");
             assert_eq!(progress.is_sending_snapshot(), !ends, "accepted {accepted}");
             assert_eq!((progress.match_index().0, progress.next_index().0), (accepted, accepted + 1));
         }
+    }
+
+    /// D7, D11: a peer that took a snapshot needs what follows it, until all of that is on its way.
+    #[test]
+    fn what_follows_a_snapshot_is_still_needed() {
+        let snapshot = SnapshotMeta { last: EntryId::new(Term(1), Index(11)), bytes: 100, crc: 1 };
+        let (floor, mut progress) = (Index(11), replicating(9));
+        assert_eq!(progress.snapshot_taken_at(), None);
+        progress.on_accepted(Millis(1), Index(10), floor);
+        assert_eq!(progress.snapshot_taken_at(), None, "no snapshot was needed");
+        progress.start_snapshot(snapshot);
+        assert_eq!(progress.snapshot_taken_at(), None, "nothing was taken yet");
+        progress.on_accepted(Millis(2), Index(11), floor);
+        assert_eq!(progress.snapshot_taken_at(), Some(Millis(2)));
+        progress.on_sent(Index(12), 1);
+        progress.on_accepted(Millis(3), Index(11), floor);
+        assert_eq!(progress.snapshot_taken_at(), Some(Millis(2)), "it took nothing");
+        progress.on_accepted(Millis(4), Index(12), floor);
+        assert_eq!(progress.snapshot_taken_at(), Some(Millis(4)));
+        progress.on_reconnected();
+        assert_eq!(progress.snapshot_taken_at(), Some(Millis(4)), "it still lacks some");
+        progress.on_all_sent();
+        progress.on_accepted(Millis(5), Index(13), floor);
+        assert_eq!(progress.snapshot_taken_at(), None);
     }
 
     /// D10: a refused snapshot is asked about again after a heartbeat, and one whose answer is lost as well.

@@ -96,7 +96,7 @@ pub struct Raft<S: Storage> {
     pub(super) installing: Option<SnapshotMeta>,
     /// Installed, and not yet told.
     pub(super) restored: Option<SnapshotMeta>,
-    /// Peers whose disks went back in time.
+    /// Peers whose disks went back in time, and who have not answered that they know.
     pub(super) suspects: BTreeSet<NodeId>,
     pub(super) admission: Admission,
     /// The leader's entries are ignored for want of space.
@@ -182,6 +182,8 @@ impl<S: Storage> Raft<S> {
                 self.handle_pre_vote_response(now, from, term, campaign_term, granted)?;
             }
             Message::Admission => self.handle_admission(now, from),
+            Message::RolledBack => self.handle_rolled_back(now, from)?,
+            Message::RolledBackResponse => self.handle_rolled_back_response(from),
             Message::AdmissionResponse { standing, is_empty, commit_index } => {
                 self.handle_admission_response(from, term, standing, is_empty, commit_index);
             }
@@ -241,7 +243,9 @@ impl<S: Storage> Raft<S> {
             Message::PreVote { .. }
             | Message::PreVoteResponse { .. }
             | Message::Admission
-            | Message::AdmissionResponse { .. } => {}
+            | Message::AdmissionResponse { .. }
+            | Message::RolledBack
+            | Message::RolledBackResponse => {}
         }
         Ok(())
     }
@@ -339,7 +343,10 @@ impl<S: Storage> Raft<S> {
         // A term that ended in this turn takes its promises with it: they may speak of entries that a later message
         // of the turn has removed.
         let mut messages = std::mem::take(&mut self.outbox_after_sync);
-        messages.retain(|envelope| envelope.term == self.synced_term || mutant("promises-kept-over-terms"));
+        messages.retain(|envelope| {
+            let is_of_term = envelope.term == self.synced_term || mutant("promises-kept-over-terms");
+            is_of_term || envelope.message == Message::RolledBackResponse
+        });
         // So does a candidacy: a leader of the same term may have replaced the log that its requests advertise.
         if !matches!(self.role, Role::Candidate(_)) && !mutant("campaign-outlives-candidacy") {
             messages.retain(|envelope| !matches!(envelope.message, Message::RequestVote { .. }));

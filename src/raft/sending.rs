@@ -4,7 +4,10 @@
 //! connection, or may be gone. Only after an answer does content travel, part after part within a window. After a
 //! refusal it rests for some heartbeats, each time for longer.
 
-use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_IN_FLIGHT_BYTES_MAX, SNAPSHOT_REFUSAL_DOUBLINGS_MAX};
+use crate::limits::{
+    HEARTBEATS_PER_ELECTION_TIMEOUT, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_IN_FLIGHT_BYTES_MAX,
+    SNAPSHOT_REFUSAL_DOUBLINGS_MAX,
+};
 use crate::raft::storage::SnapshotMeta;
 use crate::util::time::Millis;
 
@@ -17,6 +20,8 @@ pub(super) struct Sending {
     refusals: u32,
     /// Periodic heartbeats to wait for before the peer is asked again.
     rest: u32,
+    /// Heartbeats that the peer answered in a row while it said nothing about the snapshot.
+    silent: u32,
     /// When the peer last took something.
     pub(super) taken_at: Option<Millis>,
 }
@@ -32,7 +37,14 @@ enum Stage {
 impl Sending {
     /// Nothing is known of the peer.
     pub(super) fn new(snapshot: SnapshotMeta) -> Sending {
-        Sending { snapshot, stage: Stage::Ask { asked: false }, refusals: 0, rest: 0, taken_at: None }
+        Sending {
+            snapshot,
+            stage: Stage::Ask { asked: false },
+            refusals: 0,
+            rest: 0,
+            silent: 0,
+            taken_at: None,
+        }
     }
 
     pub(super) fn snapshot(&self) -> SnapshotMeta {
@@ -54,6 +66,7 @@ impl Sending {
 
     /// The part that [`Sending::next_part`] named goes out.
     pub(super) fn on_sent(&mut self, len: usize) {
+        self.silent = 0;
         match &mut self.stage {
             Stage::Ask { asked } => *asked = true,
             Stage::Stream { sent, .. } => *sent += len as u64,
@@ -73,6 +86,7 @@ impl Sending {
             _ => (next_offset, next_offset),
         };
         self.stage = Stage::Stream { acked, sent };
+        self.silent = 0;
         if next_offset > 0 {
             self.taken_at = Some(now);
         }
@@ -91,8 +105,19 @@ impl Sending {
         self.rest = self.rest.saturating_sub(1);
     }
 
-    /// What is on its way, or its answer, may be lost.
-    pub(super) fn ask_again(&mut self) {
+    /// For a whole interval the peer answered heartbeats and said nothing about the snapshot. A question may be lost, or
+    /// its answer. Parts may just take their time: what is on its way would all be sent once more after another question,
+    /// and a link that is slow already must not carry everything twice. So it takes an election timeout to ask again.
+    pub(super) fn on_silence(&mut self) {
+        self.silent += 1;
+        let is_long = u64::from(self.silent) >= HEARTBEATS_PER_ELECTION_TIMEOUT;
+        if is_long || matches!(self.stage, Stage::Ask { .. }) {
+            self.ask_again();
+        }
+    }
+
+    fn ask_again(&mut self) {
+        self.silent = 0;
         self.stage = Stage::Ask { asked: false };
     }
 
@@ -106,8 +131,8 @@ impl Sending {
 impl std::hash::Hash for Sending {
     /// Everything but the time.
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
-        let Sending { snapshot, stage, refusals, rest, taken_at: _ } = self;
-        (snapshot, stage, refusals, rest).hash(hasher);
+        let Sending { snapshot, stage, refusals, rest, silent, taken_at: _ } = self;
+        (snapshot, stage, refusals, rest, silent).hash(hasher);
     }
 }
 
@@ -163,6 +188,31 @@ mod tests {
         }
         assert!(sending.on_receiving(Millis(1), 0), "it lost its draft");
         assert_eq!(send_all(&mut sending)[0].0, 0);
+    }
+
+    /// D7, B25: parts that take their time are not sent twice; lost ones are, after an election timeout.
+    #[test]
+    fn slow_parts_are_not_sent_twice() {
+        let mut sending = sending(6 * CHUNK);
+        send_all(&mut sending);
+        assert!(sending.on_receiving(Millis(1), 0));
+        assert_eq!(send_all(&mut sending).len(), 4);
+        for _ in 1..HEARTBEATS_PER_ELECTION_TIMEOUT {
+            sending.on_silence();
+            assert_eq!(send_all(&mut sending), []);
+        }
+        assert!(sending.on_receiving(Millis(2), CHUNK));
+        assert_eq!(send_all(&mut sending).len(), 1);
+        for _ in 1..HEARTBEATS_PER_ELECTION_TIMEOUT {
+            sending.on_silence();
+            assert_eq!(send_all(&mut sending), []);
+        }
+        sending.on_silence();
+        assert_eq!(send_all(&mut sending), [(0, 0)], "now it asks");
+        sending.on_silence();
+        assert_eq!(send_all(&mut sending), [(0, 0)], "a question is small");
+        assert!(sending.on_receiving(Millis(3), CHUNK));
+        assert_eq!(send_all(&mut sending)[0].0, CHUNK);
     }
 
     /// D10: after refusals the pauses grow, up to a bound.

@@ -112,6 +112,12 @@ impl<S: Storage> Raft<S> {
     }
 
     fn install(&mut self, from: NodeId, snapshot: SnapshotMeta) -> Result<SnapshotOutcome, StorageError> {
+        // The log will begin in a new file, and the last one may have been taken since the draft was begun. Without the
+        // draft this node can take a snapshot of its own, which makes space.
+        if !self.has_room(0)? {
+            self.drop_installation()?;
+            return Ok(SnapshotOutcome::Refused);
+        }
         self.installing = None;
         // The snapshot is durable at once. The term must be so before: no log may end in a term that its hard state
         // does not know.
@@ -162,7 +168,8 @@ impl<S: Storage> Raft<S> {
     }
 
     /// Whether the storage's draft is a snapshot that a leader has begun to send. A snapshot of this node's own would
-    /// throw it away, and has to wait. It ends when it is whole, or the log has overtaken it.
+    /// throw it away, and has to wait. It ends when it is whole, when the log has overtaken it, or when a leader sends
+    /// entries instead.
     #[must_use]
     pub fn is_receiving_snapshot(&self) -> bool {
         self.installing.is_some_and(|snapshot| self.is_installing(snapshot))
@@ -199,7 +206,7 @@ impl<S: Storage> Raft<S> {
             }
             // Whichever snapshot that was: what reconnects the logs is welcome.
             SnapshotOutcome::Installed { match_index } => {
-                if progress.on_accepted(match_index, floor) {
+                if progress.on_accepted(now, match_index, floor) {
                     self.maybe_commit();
                 }
             }
@@ -210,8 +217,9 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// Whether some peer is being sent the newest snapshot, and has taken something of it within two election
-    /// timeouts. A new snapshot would make it start over.
+    /// Whether some peer is being sent the newest snapshot, or entries that it still lacks behind one, and has taken some
+    /// of it within two election timeouts. A newer snapshot would make it start over: the one that it is sent would be
+    /// replaced, and the entries that follow it would be removed.
     #[must_use]
     pub fn is_sending_snapshot(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };

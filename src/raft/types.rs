@@ -21,6 +21,28 @@ pub struct Index(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+/// One process of a node: what tells it from the node's earlier and later ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// The number of its working directory, drawn when that was made.
+    pub disk_id: u64,
+    /// How often a process was started on that directory, this start included.
+    pub incarnation: Incarnation,
+    /// A number that the process has drawn for itself.
+    pub process: u64,
+}
+
+impl Life {
+    /// Whether this process came after the `other` one, as far as numbers tell. Numbers of different directories have
+    /// no order, and of those the one that greets last is taken for the later one. Of two processes with the same start
+    /// number on the same directory neither is later: one of them runs on an older copy, and which one is for others to
+    /// find out.
+    #[must_use]
+    pub fn is_later_than(self, other: Life) -> bool {
+        self.disk_id != other.disk_id || self.incarnation > other.incarnation
+    }
+}
+
 /// An entry's place and the term it was created in. Two entries with equal ids are the same entry (Log Matching).
 ///
 /// The order is the one of the election restriction (paper, section 5.4.1): term first, then index.
@@ -76,7 +98,8 @@ pub enum Standing {
     #[default]
     Voter,
     /// It was started on an empty working directory: the node may be as new as the whole cluster, or may have had
-    /// another directory before, with votes and entries in it that it promised to keep.
+    /// another directory before, with votes and entries in it that it promised to keep. Or another node says that its
+    /// directory is an older copy, and what it promised later is lost in the same way.
     Virgin,
     /// A part of its log or its snapshot was lost; its hard state was not.
     Recovering,

@@ -24,9 +24,13 @@ impl Leadership {
     /// Takes in a forwarded write, unless it is known to be useless or there is no room.
     ///
     /// Nodes send their writes again when a link breaks, so most repetitions come within one leadership. A write that
-    /// is not newer than one taken in before is dropped here. That loses nothing: the newer one comes first in this
-    /// leader's log, so wherever the older one is applied the newer one was, and the state machine would skip it. If
-    /// this leadership ends before the newer one is in the log, both are gone, and their origin offers both again.
+    /// is not newer than one taken in before is dropped here, because it is that write or an older one:
+    ///
+    /// - the newer one goes into this leader's log first, so the state machine would skip an older one behind it. The
+    ///   origin learns that when it applies the newer one;
+    /// - or the newer one was thrown away, because the disk was too full for it. Then neither gets into this leader's
+    ///   log. A later write of the origin tells it so, or a later leader takes both, or their time is up;
+    /// - or this leadership ends before the newer one is in the log. Then the origin offers both to the next leader.
     ///
     /// A write that finds no room is dropped without being noted. Either it comes again, or a later write of its
     /// origin gets in; then the origin learns, when it applies that one, that the dropped one never will be.

@@ -10,14 +10,14 @@ use crate::limits::WRITE_SEQ_START_BITS;
 use crate::raft::message::{Envelope, Message};
 use crate::raft::raft::{Config, Raft};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{Incarnation, Index, NodeId, Standing, Term};
+use crate::raft::types::{Incarnation, Index, Life, NodeId, Standing, Term};
 use crate::replica::clock::Clock;
 use crate::replica::expiry::Upkeep;
 use crate::replica::io::{
     Consistency, Housekeeping, Listing, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
-use crate::replica::lives::{Life, Lives};
+use crate::replica::lives::{Lives, Sequel};
 use crate::replica::reads::{Asked, Reads, before_first_context};
 use crate::replica::restore::restore;
 use crate::replica::snapshots::{Snapshots, Traffic};
@@ -144,33 +144,32 @@ impl<S: Storage> Replica<S> {
             self.clock.hear(term, time);
         }
         self.on_view();
+        if self.raft.standing() != Standing::Voter && self.writes.in_flight().0 > 0 {
+            // It has just been told that it has a past that it does not know. Its writes may bear names of that time.
+            self.expire_writes(Millis::NEVER);
+        }
         Ok(())
     }
 
-    /// A (new) outgoing link to the peer stands, and its greeting was seen with this incarnation. What was in flight
-    /// on an earlier link may be lost. `disk_id` names the working directory that the peer's process runs on.
+    /// A (new) outgoing link to the peer stands, and its greeting said which life of the peer it leads to. What was in
+    /// flight on an earlier link may be lost.
     ///
-    /// On the same disk, a larger incarnation than before means that the process was restarted, and a smaller one that
-    /// an older copy of the disk was put in its place. Another disk means that the one before was lost.
-    pub fn handle_peer_connected(
-        &mut self,
-        now: Millis,
-        peer: NodeId,
-        incarnation: Incarnation,
-        disk_id: u64,
-    ) {
+    /// On the same disk, a larger incarnation than before means that the process was restarted; a smaller one, or the
+    /// same one of another process, that an older copy of the disk was put in its place. Another disk means that the one
+    /// before was lost.
+    pub fn handle_peer_connected(&mut self, now: Millis, peer: NodeId, life: Life) {
         if !self.voters.contains(&peer) || peer == self.id {
             return;
         }
-        let life = self.lives.meet(peer, disk_id, incarnation);
-        if life != Life::Same && self.raft.leader() == Some(peer) {
+        let sequel = self.lives.meet(peer, life);
+        if sequel != Sequel::Same && self.raft.leader() == Some(peer) {
             // The leader's process came back so fast that nobody saw it gone. It leads no more.
             self.raft.handle_peer_lost(now, peer);
         }
-        match life {
-            Life::Replaced => self.raft.handle_peer_replaced(now, peer),
-            Life::RolledBack => self.raft.handle_peer_rolled_back(now, peer),
-            Life::Same | Life::Restarted => {}
+        match sequel {
+            Sequel::Replaced => self.raft.handle_peer_replaced(now, peer),
+            Sequel::RolledBack => self.raft.handle_peer_rolled_back(now, peer),
+            Sequel::Same | Sequel::Restarted => {}
         }
         self.raft.handle_peer_connected(peer);
         self.on_view();
@@ -451,11 +450,14 @@ impl<S: Storage> Replica<S> {
     }
 
     fn expire(&mut self, now: Millis) {
-        let revision = self.store.applied_index();
-        let replies = &mut self.replies;
-        let mut answer = |ticket, outcome| replies.push(Reply { ticket, revision, outcome });
-        self.writes.expire(now, &mut answer);
-        self.reads.expire(now, &mut answer);
+        self.expire_writes(now);
+        let (replies, revision) = (&mut self.replies, self.store.applied_index());
+        self.reads.expire(now, |ticket, outcome| replies.push(Reply { ticket, revision, outcome }));
+    }
+
+    fn expire_writes(&mut self, now: Millis) {
+        let (replies, revision) = (&mut self.replies, self.store.applied_index());
+        self.writes.expire(now, |ticket, outcome| replies.push(Reply { ticket, revision, outcome }));
     }
 
     pub(super) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {

@@ -13,7 +13,7 @@
 use crate::kv::store::Store;
 use crate::limits::{
     SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_DEBT_BYTES_MAX,
-    SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES,
+    SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_PATIENCE_EIGHTHS, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES,
 };
 use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotProgress, Storage, StorageError};
 use crate::raft::types::EntryId;
@@ -22,7 +22,7 @@ use crate::util::mutation::mutant;
 /// Snapshots that are on their way between this node and others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traffic {
-    /// A peer is being sent the newest one.
+    /// A peer is being sent the newest one, or what follows it.
     pub(crate) is_sending: bool,
     /// A leader's is coming in.
     pub(crate) is_receiving: bool,
@@ -156,15 +156,31 @@ impl Snapshots {
         }
         let bytes = store.snapshot_bytes();
         let share = self.log_bytes_min.max(bytes / SNAPSHOT_DATA_BYTES_PER_LOG_BYTE);
-        // A peer that is being sent the newest one would have to start over. It has the right of way, but not forever.
-        let patience = if traffic.is_sending { share / 2 } else { 0 };
+        let wanted_at = if traffic.is_sending { self.patience(bytes) } else { share };
         // The log may also hold much that is not committed. A snapshot that covers next to nothing is no help.
-        let is_long =
-            storage.log_bytes() >= share.saturating_add(patience) && self.applied_bytes >= share / 4;
+        let is_long = storage.log_bytes() >= wanted_at && self.applied_bytes >= share / 4;
         let is_oversized = newest.bytes > (bytes + bytes / 2).saturating_add(self.log_bytes_min);
         // On a full disk what is deleted must make room before the deletions have used up what is left.
         let is_urgent = storage.is_full() && storage.log_bytes() >= self.log_bytes_min / 2;
-        is_long || is_urgent || (is_oversized && !traffic.is_sending)
+        // An oversized one is not waited for: a peer that starts over gets one that is much smaller.
+        is_long || is_urgent || is_oversized
+    }
+
+    /// How long the log may get, in bytes, while a peer is sent the newest snapshot and the entries that follow it, with
+    /// `bytes` of data: as long as the disk's bound allows, because a newer snapshot would make the peer start over.
+    ///
+    /// With two files for snapshots, each up to a sixteenth larger than its content, and a quarter of the data that the
+    /// log grows by while the next one is made, that is three times the data at most.
+    ///
+    /// A peer that takes up on average V bytes a second while the log grows by W bytes a second gets there before that
+    /// if V > W * (1 + data / patience): with much data a link that is 2.6 times as fast as the log grows, with 8 MiB of
+    /// data and the default settings 1.7 times, with little data any link that keeps up with the writes at all. On nodes
+    /// so busy that a snapshot takes as long as it may, so much of the log is there already when one is sent first that
+    /// it is 4.4 times with much data. On a slower link the peer is sent newer and newer snapshots until there is less to
+    /// write. Such a peer costs nothing but the longer log.
+    fn patience(&self, bytes: u64) -> u64 {
+        let least = self.log_bytes_min.saturating_add(self.log_bytes_min / 2);
+        least.max(bytes / 8 * SNAPSHOT_PATIENCE_EIGHTHS)
     }
 
     fn begin<S: Storage>(&mut self, store: &mut Store, storage: &mut S) -> Result<(), StorageError> {

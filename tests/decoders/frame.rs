@@ -21,7 +21,7 @@ const HEADER_COST_BYTES: usize = 8 << 10;
 fn message(rng: &mut Rng) -> Message {
     let id = EntryId::new(Term(rng.range(0, 300)), Index(rng.range(0, 70_000)));
     let index = id.index;
-    match rng.range(0, 16) {
+    match rng.range(0, 18) {
         0 => Message::PreVote { campaign_term: id.term, last: id },
         1 => Message::PreVoteResponse { campaign_term: id.term, granted: one_in(rng, 2) },
         2 => Message::RequestVote { last: id, transfer: one_in(rng, 2) },
@@ -55,6 +55,8 @@ fn message(rng: &mut Rng) -> Message {
             offset: rng.range(0, 900),
             chunk: vec![7; below(rng, 300)],
         },
+        15 => Message::RolledBack,
+        16 => Message::RolledBackResponse,
         _ => {
             let entries = Entries::decode(entries::valid(rng)).expect("valid");
             Message::AppendEntries { prev: id, entries, commit_index: index }

@@ -18,6 +18,7 @@ fn identity(node: u64) -> Identity {
         members: vec![NodeId(1), NodeId(2), NodeId(3)],
         incarnation: Incarnation(5),
         disk_id: 13,
+        process: 17,
         version: "0.1.0".into(),
     }
 }

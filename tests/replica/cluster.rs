@@ -8,8 +8,8 @@ use keva::kv::payload::Payload;
 use keva::kv::store::{Applied, Store};
 use keva::limits::HISTORY_BYTES_DEFAULT;
 use keva::raft::message::{Envelope, Message};
-use keva::raft::storage::Storage;
-use keva::raft::types::{Incarnation, Index, NodeId};
+use keva::raft::storage::{SnapshotMeta, Storage};
+use keva::raft::types::{Incarnation, Index, Life, NodeId};
 use keva::replica::io::{Consistency, NotApplied, Outcome, Reply, Request, Ticket};
 use keva::replica::replica::{Replica, ReplicaConfig};
 use keva::util::time::{LogicalTime, Millis};
@@ -26,11 +26,19 @@ struct Node {
     /// When the process began. Its clock counts from there.
     started_at: Millis,
     disk_id: u64,
+    /// How often it was started at all.
+    starts: u64,
     /// `None` while the node is down; then its disk is in `storage`.
     replica: Option<Replica<MemoryStorage>>,
     storage: MemoryStorage,
     /// Something other than a deadline asks for a turn.
     woken: bool,
+}
+
+impl Node {
+    fn life(&self) -> Life {
+        Life { disk_id: self.disk_id, incarnation: self.incarnation, process: self.starts }
+    }
 }
 
 type Filter = Box<dyn FnMut(&Envelope) -> bool>;
@@ -45,6 +53,8 @@ pub(crate) struct Cluster {
     /// Nodes whose processes stand still. What is sent to them waits.
     paused: BTreeSet<NodeId>,
     lose: Option<Filter>,
+    /// Bytes per millisecond of links that are not infinitely fast, and until when they are busy.
+    narrow: BTreeMap<(NodeId, NodeId), (u64, Millis)>,
     /// Every message that was sent and not lost, for tests that want to see them.
     pub(crate) sent: Vec<Envelope>,
     pub(crate) replies: BTreeMap<Ticket, Reply>,
@@ -53,6 +63,8 @@ pub(crate) struct Cluster {
     last_ticket: u64,
     hashes: BTreeMap<Index, u64>,
     snapshots: BTreeMap<Index, Vec<u8>>,
+    /// Each node's snapshot that was looked at last.
+    checked: BTreeMap<NodeId, SnapshotMeta>,
     disks: u64,
     /// Bytes of the log behind which a snapshot is due, in the lives that begin from here on.
     pub(crate) snapshot_log_bytes: u64,
@@ -76,6 +88,16 @@ pub(crate) fn put_with_life(key: &str, value: &str, ttl_ms: Option<u64>) -> Comm
     Command::Put { key: key.into(), value: value.into(), content_type: None, condition, ttl_ms }
 }
 
+/// Bytes of a message, but for its head.
+fn bulk(message: &Message) -> u64 {
+    let bytes = match message {
+        Message::AppendEntries { entries, .. } => entries.as_bytes().len(),
+        Message::InstallSnapshot { chunk, .. } => chunk.len(),
+        _ => 0,
+    };
+    bytes as u64
+}
+
 impl Cluster {
     pub(crate) fn new(size: u64, seed: u64) -> Cluster {
         let mut cluster = Cluster::of(vec![MemoryStorage::default(); size as usize], seed);
@@ -93,6 +115,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
             lose: None,
+            narrow: BTreeMap::new(),
             sent: Vec::new(),
             replies: BTreeMap::new(),
             asked: BTreeSet::new(),
@@ -100,6 +123,7 @@ impl Cluster {
             last_ticket: 0,
             hashes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            checked: BTreeMap::new(),
             disks: 0,
             snapshot_log_bytes: u64::MAX,
             history_bytes: HISTORY_BYTES_DEFAULT,
@@ -113,6 +137,7 @@ impl Cluster {
                 incarnation: Incarnation(0),
                 started_at: Millis(0),
                 disk_id: cluster.disks,
+                starts: 0,
                 replica: None,
                 storage,
                 woken: false,
@@ -185,6 +210,7 @@ impl Cluster {
         let snapshot_log_bytes = self.snapshot_log_bytes;
         let node = self.nodes.get_mut(&id).expect("a known node");
         assert!(node.replica.is_none(), "{id} is up already");
+        node.starts += 1;
         node.incarnation = Incarnation(node.incarnation.0 + 1).max(node.storage.incarnation());
         let config = ReplicaConfig {
             id,
@@ -212,9 +238,8 @@ impl Cluster {
         for (here, peer) in [(one, other), (other, one)] {
             let both_up = self.nodes[&here].replica.is_some() && self.nodes[&peer].replica.is_some();
             if both_up && !self.cut.contains(&(here, peer)) && !self.cut.contains(&(peer, here)) {
-                let (now, incarnation) = (self.clock(here), self.incarnation(peer));
-                let disk_id = self.nodes[&peer].disk_id;
-                self.replica_mut(here).handle_peer_connected(now, peer, incarnation, disk_id);
+                let (now, life) = (self.clock(here), self.nodes[&peer].life());
+                self.replica_mut(here).handle_peer_connected(now, peer, life);
             }
         }
     }
@@ -244,6 +269,19 @@ impl Cluster {
         self.disks += 1;
         (node.storage, node.incarnation, node.disk_id) =
             (MemoryStorage::virgin(), Incarnation(0), self.disks);
+    }
+
+    /// What a node that is down has, to be put back later.
+    pub(crate) fn copy_disk(&self, id: NodeId) -> (MemoryStorage, Incarnation) {
+        assert!(self.nodes[&id].replica.is_none(), "{id} is up");
+        (self.nodes[&id].storage.clone(), self.nodes[&id].incarnation)
+    }
+
+    /// An older copy takes the place of the disk of a node that is down.
+    pub(crate) fn roll_back(&mut self, id: NodeId, copy: &(MemoryStorage, Incarnation)) {
+        let node = self.nodes.get_mut(&id).expect("a known node");
+        assert!(node.replica.is_none(), "{id} is up");
+        (node.storage, node.incarnation) = copy.clone();
     }
 
     /// The disk of a node that is down.
@@ -304,6 +342,11 @@ impl Cluster {
         self.lose = Some(Box::new(filter));
     }
 
+    /// From here on what is sent on this link takes its time: so many bytes in a millisecond.
+    pub(crate) fn narrow(&mut self, from: NodeId, to: NodeId, rate: u64) {
+        self.narrow.insert((from, to), (rate, self.now));
+    }
+
     /// Puts a message on a link that no node has sent now.
     pub(crate) fn inject(&mut self, envelope: Envelope) {
         self.links.entry((envelope.from, envelope.to)).or_default().push_back((self.now, envelope));
@@ -349,9 +392,13 @@ impl Cluster {
     fn check_snapshot(&mut self, id: NodeId) {
         let storage = self.replica(id).raft().storage();
         let (Some(snapshot), Some(bytes)) = (storage.snapshot(), storage.snapshot_bytes()) else { return };
+        if self.checked.get(&id) == Some(&snapshot) {
+            return;
+        }
         let last = snapshot.last.index;
         if let Some(known) = self.snapshots.get(&last) {
             assert!(known == bytes, "{id} has another snapshot at {last} than another node");
+            self.checked.insert(id, snapshot);
             return;
         }
         let restored = Store::restore(bytes).expect("a node's own snapshot is sound");
@@ -361,6 +408,7 @@ impl Cluster {
         }
         let bytes = bytes.to_vec();
         self.snapshots.insert(last, bytes);
+        self.checked.insert(id, snapshot);
     }
 
     fn turn_if_due(&mut self, id: NodeId) -> bool {
@@ -418,8 +466,13 @@ impl Cluster {
         if lost || self.cut.contains(&link) || self.nodes[&envelope.to].replica.is_none() {
             return;
         }
+        let mut due = self.now.after(1);
+        if let Some((rate, busy)) = self.narrow.get_mut(&link) {
+            *busy = (*busy).max(self.now).after(bulk(&envelope.message) / *rate);
+            due = due.max(*busy);
+        }
         self.sent.push(envelope.clone());
-        self.links.entry(link).or_default().push_back((self.now.after(1), envelope));
+        self.links.entry(link).or_default().push_back((due, envelope));
     }
 
     /// D13: nodes that have applied equally far have equal states.

@@ -1,6 +1,7 @@
 //! Snapshots in whole replicas: when they are taken, what a node that starts from one can do, and nodes that get the
 //! leader's.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use keva::kv::command::{Command, Condition, Matcher};
@@ -238,6 +239,58 @@ fn a_lagging_node_catches_up_under_load() {
         cluster.await_leader();
         assert_eq!(cluster.read(late, "load"), Some((n - 1).to_string()));
         cluster.settle();
+    }
+}
+
+/// D7, D15: a node that needs a snapshot gets there over a link that is not much faster than the writes come in: the leader
+/// takes no newer snapshot as long as it is on its way, and until what follows it is sent, too. A slower link does not keep
+/// the leader from taking snapshots for long.
+#[test]
+fn a_slow_link_is_fast_enough() {
+    const RATE: u64 = 20_000;
+    for (writes_per_ms, gets_there) in [(RATE * 4 / 7, true), (RATE, false)] {
+        let (mut cluster, leader) = Cluster::with_snapshots(3, 11, 200_000, 1 << 20);
+        let late = cluster.others(leader)[0];
+        cluster.isolate(late);
+        let value = "v".repeat(100_000);
+        let (mut written, mut number, mut log_max, mut newest) = (0, 0, 0, BTreeSet::new());
+        let mut load = |cluster: &mut Cluster, millis: u64, log_max: &mut u64| {
+            for _ in 0..millis {
+                written += writes_per_ms;
+                while written >= 100_000 {
+                    written -= 100_000;
+                    number += 1;
+                    let key = format!("k{}", number % 40);
+                    cluster.start_write(leader, &key, &value);
+                }
+                cluster.run(1);
+                *log_max = log_bytes(cluster, leader).max(*log_max);
+            }
+        };
+        let before = cluster.replica(late).status().last_index;
+        let is_full_size = |cluster: &Cluster| {
+            let status = cluster.replica(leader).status();
+            status.log_start.index > before && status.snapshot.is_some_and(|it| it.bytes > 4_000_000)
+        };
+        while !is_full_size(&cluster) {
+            load(&mut cluster, 1, &mut 0);
+        }
+        cluster.heal();
+        cluster.narrow(leader, late, RATE);
+        let mut is_up_to_date = false;
+        for _ in 0..100 {
+            load(&mut cluster, 10, &mut log_max);
+            newest.insert(snapshot_index(&cluster, late));
+            let applied = |id| cluster.replica(id).store().applied_index().0;
+            is_up_to_date = applied(late) + 3 >= applied(leader);
+            if is_up_to_date {
+                break;
+            }
+        }
+        let data = cluster.replica(leader).store().snapshot_bytes();
+        assert_eq!(is_up_to_date, gets_there, "{writes_per_ms} a millisecond, got {newest:?}");
+        assert!(log_max <= data / 8 * 7, "{log_max} bytes of log for {data} bytes of data");
+        assert_eq!(cluster.await_leader(), leader, "the test is about one leadership");
     }
 }
 

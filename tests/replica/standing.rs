@@ -29,6 +29,46 @@ fn new_nodes_found_a_cluster() {
     cluster.settle();
 }
 
+/// F22: a node whose disk went back in time is told by those who know, ends the writes that it had taken, and votes again
+/// when it has everything: then the others can lose one of them.
+#[test]
+fn a_rolled_back_node_comes_back() {
+    for start_comes_again in [false, true] {
+        let (mut cluster, leader) = Cluster::with_leader(3, 5);
+        let [back, other] = cluster.others(leader)[..] else { panic!("three nodes") };
+        let restart = |cluster: &mut Cluster| {
+            cluster.crash(back);
+            let copy = cluster.copy_disk(back);
+            cluster.start(back);
+            cluster.write(back, "k", "v");
+            cluster.run(50);
+            copy
+        };
+        let copies = [restart(&mut cluster), restart(&mut cluster)];
+        let before = cluster.incarnation(back);
+        cluster.crash(back);
+        cluster.roll_back(back, &copies[usize::from(start_comes_again)]);
+        cluster.start(back);
+        assert_eq!(cluster.incarnation(back) == before, start_comes_again);
+        assert_eq!(standing(&cluster, back), Standing::Voter, "it does not know");
+        let taken = cluster.start_write(back, "taken", "v");
+        let mut was_told = false;
+        cluster.run_until("it knows", |cluster| {
+            was_told |= standing(cluster, back) == Standing::Virgin;
+            was_told
+        });
+        let outcome = cluster.reply(taken).map(|reply| reply.outcome.clone());
+        assert!(matches!(outcome, Some(Outcome::OutcomeUnknown | Outcome::NotApplied(_))), "{outcome:?}");
+        cluster.run_until("it votes again", |cluster| standing(cluster, back) == Standing::Voter);
+        cluster.write(back, "k", "again");
+        cluster.settle();
+        // With its vote, and with that of a node which had suspected it.
+        cluster.crash(leader);
+        cluster.await_leader();
+        assert_eq!(cluster.read(other, "k"), Some("again".into()));
+    }
+}
+
 /// F21, E3: a node that lost its disk serves nothing of its own until it is admitted; reads that the leader confirms are
 /// as good as anybody's. Then its writes have names that its earlier life did not use.
 #[test]

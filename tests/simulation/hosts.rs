@@ -27,7 +27,7 @@ impl World {
     pub(crate) fn roll_back(&mut self, node: usize) {
         let Some(met) = self.env.checks.atlas.noticed_before(node) else { return };
         let copies = std::mem::take(&mut self.copies[node]);
-        let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 < met).collect();
+        let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 <= met).collect();
         if old.is_empty() {
             self.copies[node] = copies;
             return;
@@ -39,9 +39,7 @@ impl World {
         self.env.trace(|| format!("node{}'s disk goes back to before start {incarnation}", node + 1));
         self.env.mark(Mark::DiskRolledBack);
         let disk = &self.disks[node];
-        self.env.checks.durable[node].refresh(disk);
-        let term = self.env.checks.durable[node].term;
-        self.env.checks.on_harm(node, Harm::RolledBack(term), disk);
+        self.env.checks.on_harm(node, Harm::RolledBack, disk);
         self.disks[node] = copy.fork();
         self.nodes[node].rot = None;
     }
@@ -70,9 +68,10 @@ impl World {
             self.env.schedule(self.env.now + 1, Event::Start { node });
         }
         // Whoever forgets that another one's disk went back will not notice again, and a process that is not the first
-        // one on such a disk may count its starts like one that is known. The operator empties the disk before that.
+        // one on such a disk may count its starts like one that is known. The operator empties the disk before that, if
+        // the node has not been told yet.
         for host in 0..self.nodes.len() {
-            if matches!(self.env.checks.atlas.harm(host), Some(Harm::RolledBack(_))) {
+            if matches!(self.env.checks.atlas.harm(host), Some(Harm::RolledBack)) {
                 self.orders.push(Order::Wipe(host));
             }
         }
@@ -189,7 +188,8 @@ impl World {
             env.mark(mark);
         }
         let process = self.nodes[node].process.as_ref().expect("just started");
-        env.checks.on_start(&mut env.marks, node, &process.replica, &self.disks[node]);
+        let life = process.links.life();
+        env.checks.on_start(&mut env.marks, node, (&process.replica, life), &self.disks[node]);
         env.network.set_listening(node, true);
         self.nodes[node].wake(env, 0);
     }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use keva::limits::{GREETING_TIMEOUT_MS, PEER_SEND_BYTES_MAX};
 use keva::net::frame::{FrameDecoder, encode_frame};
-use keva::net::peer::greeting::{Greeting, Hello, Identity, Life};
+use keva::net::peer::greeting::{Greeting, Hello, Identity};
 use keva::net::peer::{PeerEvent, Redial};
 use keva::raft::message::Envelope;
-use keva::raft::types::NodeId;
+use keva::raft::types::{Life, NodeId};
 use keva::util::rng::Rng;
 use keva::util::time::Millis;
 
@@ -307,6 +307,11 @@ impl Links {
         }
     }
 
+    /// What this process says of itself.
+    pub(crate) fn life(&self) -> Life {
+        self.identity.life()
+    }
+
     pub(crate) fn take_events(&mut self) -> Vec<PeerEvent> {
         std::mem::take(&mut self.events)
     }
@@ -456,5 +461,5 @@ impl Link {
 }
 
 fn connected(peer: NodeId, life: Life) -> PeerEvent {
-    PeerEvent::Connected { peer, incarnation: life.incarnation, disk_id: life.disk_id }
+    PeerEvent::Connected { peer, life }
 }

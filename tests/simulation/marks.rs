@@ -49,7 +49,7 @@ marks! {
     EmptiedAdmitted: "node with an emptied disk admitted",
     RefusedEmptied: "refused disk emptied",
     DiskRolledBack: "disk rolled back",
-    RolledBackHealed: "rolled-back disk caught up",
+    RolledBackAdmitted: "rolled-back disk admitted",
     RolledBackNoticed: "rolled-back disk noticed",
     WriteRefusedFull: "write refused because the disk is full",
     RefusedNotReady: "request refused by a node that is not ready",

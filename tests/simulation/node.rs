@@ -210,6 +210,7 @@ impl Node {
             members: voters,
             incarnation,
             disk_id,
+            process: config.seed,
             version: "0".into(),
         };
         let local = self.clock.read(now);

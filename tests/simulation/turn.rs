@@ -162,6 +162,9 @@ impl Node {
                     if envelope.message == Message::Admission {
                         env.checks.atlas.on_asked(index, envelope.from);
                     }
+                    if envelope.message == Message::RolledBackResponse {
+                        env.checks.atlas.on_renounced(index, envelope.from);
+                    }
                     let promises = matches!(
                         envelope.message,
                         Message::RequestVote { .. } | Message::AppendEntries { .. }
@@ -173,17 +176,15 @@ impl Node {
                     }
                     has_promised |= promises;
                 }
-                PeerEvent::Connected { peer, incarnation, disk_id } => {
+                PeerEvent::Connected { peer, life } => {
                     env.trace(|| {
-                        format!(
-                            "node{} is connected to {peer}, start {incarnation} on {disk_id:x}",
-                            index + 1
-                        )
+                        let (start, disk) = (life.incarnation, life.disk_id);
+                        format!("node{} is connected to {peer}, start {start} on {disk:x}", index + 1)
                     });
-                    if env.checks.atlas.on_met(index, peer, (disk_id, incarnation)) {
+                    if env.checks.atlas.on_met(index, peer, life) {
                         env.mark(Mark::RolledBackNoticed);
                     }
-                    process.replica.handle_peer_connected(now, peer, incarnation, disk_id);
+                    process.replica.handle_peer_connected(now, peer, life);
                 }
                 PeerEvent::Lost { peer } => {
                     env.trace(|| format!("node{} has lost {peer}", index + 1));

@@ -174,8 +174,8 @@ impl World {
         match self.env.checks.after_turn(node, &process.replica, &self.disks[node]) {
             Some(Harm::Wiped) => self.env.mark(Mark::EmptiedAdmitted),
             Some(Harm::Repairing) => self.env.mark(Mark::DamageRepaired),
-            Some(Harm::RolledBack(_)) => self.env.mark(Mark::RolledBackHealed),
-            Some(Harm::Rotten) | None => {}
+            Some(Harm::Renounced) => self.env.mark(Mark::RolledBackAdmitted),
+            Some(Harm::Rotten | Harm::RolledBack) | None => {}
         }
         self.check_space(node);
         self.faults.after_turn(&mut self.env, &mut self.nodes, &self.disks, node);

@@ -52,6 +52,8 @@ pub fn kind(message: &Message) -> &'static str {
         Message::InstallSnapshotResponse { .. } => "InstallSnapshotResponse",
         Message::Admission => "Admission",
         Message::AdmissionResponse { .. } => "AdmissionResponse",
+        Message::RolledBack => "RolledBack",
+        Message::RolledBackResponse => "RolledBackResponse",
         Message::ReadIndex { .. } => "ReadIndex",
         Message::ReadIndexResponse { .. } => "ReadIndexResponse",
         Message::TimeoutNow => "TimeoutNow",
@@ -107,7 +109,7 @@ pub fn envelope_text(envelope: &Envelope) -> String {
             };
             format!(" {} {outcome}", snapshot_text(snapshot))
         }
-        Message::Admission => String::new(),
+        Message::Admission | Message::RolledBack | Message::RolledBackResponse => String::new(),
         Message::AdmissionResponse { standing, is_empty, commit_index } => {
             let empty = if *is_empty { " empty" } else { "" };
             let commit = commit_index.map(|index| format!(" commit={index}")).unwrap_or_default();
@@ -157,6 +159,11 @@ pub fn status_text<S: Storage>(raft: &Raft<S>) -> String {
     let mut line = format!("{id}: {role}, vote {vote}, last {last}, synced {synced}, commit {commit}");
     if let Some(snapshot) = raft.storage().snapshot() {
         line.push_str(&format!(", snapshot {}", snapshot.last));
+    }
+    if raft.is_receiving_snapshot()
+        && let Some(draft) = raft.storage().snapshot_draft()
+    {
+        line.push_str(&format!(", {} of {} bytes up to {}", draft.written, draft.bytes, draft.last));
     }
     if raft.standing() != Standing::Voter {
         line.push_str(&format!(", {}", standing_text(raft.standing())));
@@ -261,6 +268,8 @@ fn parse_message(name: &str, fields: &Fields<'_>) -> Result<Message, String> {
             Message::InstallSnapshotResponse { snapshot: fields.snapshot()?, outcome }
         }
         "Admission" => Message::Admission,
+        "RolledBack" => Message::RolledBack,
+        "RolledBackResponse" => Message::RolledBackResponse,
         "AdmissionResponse" => {
             let all = [Standing::Voter, Standing::Virgin, Standing::Recovering];
             let standing = all.into_iter().find(|standing| fields.has(standing_text(*standing)));

@@ -65,7 +65,7 @@ impl Health {
         match self.standing {
             Standing::Voter => "yes",
             Standing::Virgin => {
-                "not yet, its working directory is new and it waits until the other nodes have answered"
+                "not yet, its working directory is new or an older copy, and it waits for the other nodes' answers"
             }
             Standing::Recovering => {
                 "not yet, a part of its data was damaged and is being fetched from the leader"

@@ -138,8 +138,8 @@ fn log_standing(old: Standing, new: Standing) {
         // The protocol tells that.
         Standing::Voter => {}
         Standing::Virgin => log::info!(
-            "this node's working directory is new: it votes and serves as soon as the other nodes have said that nothing \
-             depends on an earlier one"
+            "this node's working directory is new, or an older copy: it votes and serves as soon as the other nodes have \
+             said that nothing depends on what it does not know"
         ),
         Standing::Recovering => log::warn!(
             "a part of this node's data was lost: it gets everything from the leader, and votes and serves when that is \

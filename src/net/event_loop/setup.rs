@@ -31,6 +31,8 @@ pub struct NodeSetup<'a, S> {
     pub incarnation: Incarnation,
     /// From the storage: the number of the working directory.
     pub disk_id: u64,
+    /// Any number, another one at every start: tells processes of the same start number apart.
+    pub process: u64,
     /// From the storage: the cluster that its data belongs to.
     pub cluster_id: u128,
     /// Any number, another one at every start: for election timeouts and pauses.
@@ -113,6 +115,7 @@ impl<S> NodeSetup<'_, S> {
             members: self.config.nodes.iter().map(|node| node.id).collect(),
             incarnation: self.incarnation,
             disk_id: self.disk_id,
+            process: self.process,
             version: env!("CARGO_PKG_VERSION").into(),
         }
     }

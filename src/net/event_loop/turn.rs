@@ -195,8 +195,8 @@ impl<S: Storage> EventLoop<S> {
         for event in self.peers.take_events() {
             match event {
                 PeerEvent::Message(envelope) => self.replica.handle_envelope(now, envelope)?,
-                PeerEvent::Connected { peer, incarnation, disk_id } => {
-                    self.replica.handle_peer_connected(now, peer, incarnation, disk_id);
+                PeerEvent::Connected { peer, life } => {
+                    self.replica.handle_peer_connected(now, peer, life);
                 }
                 PeerEvent::Lost { peer } => self.replica.handle_peer_lost(now, peer),
             }

@@ -14,10 +14,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{GREETING_BYTES_MAX, GREETING_TEXT_BYTES_MAX};
-use crate::raft::types::{Incarnation, NodeId};
+use crate::raft::types::{Incarnation, Life, NodeId};
 
 /// The version of everything that follows the greeting. Nodes of different versions do not talk to one another.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 const MAGIC: [u8; 4] = *b"KEVA";
 const PREFIX_BYTES: usize = 16;
@@ -41,33 +41,18 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// The number of the speaking node's working directory. A node that lost its directory comes with another one.
     pub disk_id: u64,
+    /// A random number that the speaking process has drawn for itself: a start number that comes again on an older copy of
+    /// the directory is told from the first one by it.
+    pub process: u64,
     /// The speaking node's program version, for people.
     pub version: String,
-}
-
-/// One process of a node: what tells it from the node's earlier and later ones.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Life {
-    /// The number of its working directory.
-    pub disk_id: u64,
-    /// How often a process was started on that directory, this start included.
-    pub incarnation: Incarnation,
-}
-
-impl Life {
-    /// Whether this process came after the `other` one, as far as numbers tell: numbers of different directories have
-    /// no order, and of those the one that greets last is taken for the later one.
-    #[must_use]
-    pub fn is_later_than(self, other: Life) -> bool {
-        self.disk_id != other.disk_id || self.incarnation > other.incarnation
-    }
 }
 
 impl Hello {
     /// Which of the speaking node's processes this is.
     #[must_use]
     pub fn life(&self) -> Life {
-        Life { disk_id: self.disk_id, incarnation: self.incarnation }
+        Life { disk_id: self.disk_id, incarnation: self.incarnation, process: self.process }
     }
 
     /// The cluster's id, `None` when the sender's is not of our kind.
@@ -132,11 +117,19 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The number of this node's working directory, drawn when it was made.
     pub disk_id: u64,
+    /// This process's number, drawn when it began.
+    pub process: u64,
     /// This program's version.
     pub version: String,
 }
 
 impl Identity {
+    /// This process.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { disk_id: self.disk_id, incarnation: self.incarnation, process: self.process }
+    }
+
     /// What this node says to `peer`.
     #[must_use]
     pub fn hello(&self, peer: NodeId) -> Hello {
@@ -147,6 +140,7 @@ impl Identity {
             to: peer,
             incarnation: self.incarnation,
             disk_id: self.disk_id,
+            process: self.process,
             version: self.version.clone(),
         }
     }
@@ -271,6 +265,7 @@ mod tests {
             members: vec![NodeId(1), NodeId(2), NodeId(3)],
             incarnation: Incarnation(5),
             disk_id: 13,
+            process: 17,
             version: "0.1.0".into(),
         }
     }

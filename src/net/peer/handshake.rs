@@ -1,10 +1,10 @@
 //! What the table of peers does with greetings.
 
-use crate::net::peer::greeting::{Greeting, GreetingError, Hello, Life};
+use crate::net::peer::greeting::{Greeting, GreetingError, Hello};
 use crate::net::peer::link::{Direction, LinkError, Stage};
 use crate::net::peer::peers::{Outgoing, PeerEvent, Peers};
 use crate::net::slab::Key;
-use crate::raft::types::NodeId;
+use crate::raft::types::{Life, NodeId};
 use crate::util::time::Millis;
 
 impl Peers {
@@ -52,7 +52,7 @@ impl Peers {
         Ok(())
     }
 
-    /// When a peer's starts are counted back, either its greeting comes late, from a process that has ended, or an older
+    /// When a peer's starts are counted back, or one comes a second time, either its greeting comes late, from a process that has ended, or an older
     /// copy of its disk was put in place. Dialling it tells: only a process that lives answers. Until then it is not
     /// heard, so that what it says never comes before the news of what became of its disk.
     fn refuse_earlier(&mut self, now: Millis, id: NodeId, life: Life) -> Result<(), LinkError> {
@@ -162,5 +162,5 @@ impl Peers {
 }
 
 fn connected(peer: NodeId, life: Life) -> PeerEvent {
-    PeerEvent::Connected { peer, incarnation: life.incarnation, disk_id: life.disk_id }
+    PeerEvent::Connected { peer, life }
 }

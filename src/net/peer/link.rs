@@ -12,9 +12,9 @@ use crate::limits::{PEER_SETTLED_MS, PEER_SILENCE_MS_MAX};
 use crate::net::buffer::Buffer;
 use crate::net::frame::{FrameDecoder, FrameError, encode_frame};
 use crate::net::metrics::Traffic;
-use crate::net::peer::greeting::{Greeting, GreetingError, Life};
+use crate::net::peer::greeting::{Greeting, GreetingError};
 use crate::raft::message::Envelope;
-use crate::raft::types::NodeId;
+use crate::raft::types::{Life, NodeId};
 use crate::util::time::Millis;
 
 /// Which side began a link. Messages travel from the side that dialled to the side that accepted, never back.

@@ -14,7 +14,7 @@ use crate::limits::{
 };
 use crate::net::event_loop::source::Source;
 use crate::net::metrics::Traffic;
-use crate::net::peer::greeting::{Identity, Life};
+use crate::net::peer::greeting::Identity;
 use crate::net::peer::link::{Direction, Link, LinkError, ReadEnd, Stage};
 use crate::net::peer::redial::Redial;
 use crate::net::peer::summary::Summary;
@@ -22,7 +22,7 @@ use crate::net::peer::throttle::Throttle;
 use crate::net::resolver::PeerAddress;
 use crate::net::slab::{Key, Slab};
 use crate::raft::message::Envelope;
-use crate::raft::types::{Incarnation, NodeId};
+use crate::raft::types::{Life, NodeId};
 use crate::util::rng::Rng;
 use crate::util::time::Millis;
 
@@ -48,10 +48,8 @@ pub enum PeerEvent {
     Connected {
         /// The peer.
         peer: NodeId,
-        /// From the peer's greeting.
-        incarnation: Incarnation,
-        /// The number of the peer's working directory. Another one than before: the peer has lost its disk.
-        disk_id: u64,
+        /// Which process of the peer greeted.
+        life: Life,
     },
     /// The peer's process has ended.
     Lost {

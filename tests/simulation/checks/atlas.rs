@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keva::raft::types::{Incarnation, NodeId, Standing, Term};
+use keva::raft::types::{Incarnation, Life, NodeId, Standing};
 
 use super::durable::DurableView;
 use crate::plan::Plan;
@@ -16,8 +16,10 @@ pub(crate) enum Harm {
     Repairing,
     /// It was emptied.
     Wiped,
-    /// An older copy of it was put in its place. It had been in this term.
-    RolledBack(Term),
+    /// An older copy of it was put in its place.
+    RolledBack,
+    /// The same, and the node knows.
+    Renounced,
 }
 
 /// A node's disk.
@@ -32,7 +34,7 @@ struct Disk {
     before_rot: Option<DurableView>,
     standing: Standing,
     /// Who the process says that it is.
-    life: Option<(u64, Incarnation)>,
+    life: Option<Life>,
 }
 
 /// See the module's text.
@@ -41,10 +43,10 @@ pub(crate) struct Atlas {
     disks: Vec<Disk>,
     majority: usize,
     /// The last life of a peer that a node's process has met.
-    met: BTreeMap<(usize, usize), (u64, Incarnation)>,
+    met: BTreeMap<(usize, usize), Life>,
     /// Of which of a peer's harms a node's process knows.
     told: BTreeMap<(usize, usize), u64>,
-    /// Peers that a node's process saw going back: it never trusts their votes again.
+    /// Peers that a node's process saw going back, and that have not answered that they know.
     suspects: BTreeSet<(usize, usize)>,
     /// How often a node's process was asked for admission by a peer.
     asks: BTreeMap<(usize, usize), u64>,
@@ -87,18 +89,18 @@ impl Atlas {
         let is_good =
             |other: &usize| *other != node && self.is_whole(*other) && views[*other].last_index().0 > 0;
         // A disk that was rolled back is not to be confused any more.
-        let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack(_)));
+        let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack));
         is_free && (0..self.disks.len()).filter(is_good).count() >= self.majority
     }
 
     /// How old a copy of a node's disk may be put in its place: the others have to have met processes of it that started
-    /// at least twice behind the copy, so that they notice.
+    /// behind the copy, so that they notice. This is the earliest start that one of them has met last.
     pub(crate) fn noticed_before(&self, node: usize) -> Option<Incarnation> {
-        let (disk_id, _) = self.disks[node].life?;
+        let disk_id = self.disks[node].life?.disk_id;
         let others = (0..self.disks.len()).filter(|other| *other != node);
         let met = others.map(|other| {
             let met = self.met.get(&(other, node))?;
-            (met.0 == disk_id).then_some(met.1)
+            (met.disk_id == disk_id).then_some(met.incarnation)
         });
         met.collect::<Option<Vec<Incarnation>>>()?.into_iter().min()
     }
@@ -129,7 +131,7 @@ impl Atlas {
         };
     }
 
-    pub(crate) fn on_start(&mut self, node: usize, standing: Standing, life: (u64, Incarnation)) {
+    pub(crate) fn on_start(&mut self, node: usize, standing: Standing, life: Life) {
         self.disks[node].standing = standing;
         self.disks[node].life = Some(life);
     }
@@ -146,18 +148,18 @@ impl Atlas {
     }
 
     /// A turn has ended. Says which harm is made good with it.
-    pub(crate) fn after_turn(
-        &mut self,
-        node: usize,
-        standing: Standing,
-        covers_all: impl FnOnce(Term) -> bool,
-    ) -> Option<Harm> {
+    pub(crate) fn after_turn(&mut self, node: usize, standing: Standing) -> Option<Harm> {
         let disk = &mut self.disks[node];
         disk.standing = standing;
         let is_good = match disk.harm? {
             Harm::Rotten => false,
-            Harm::Repairing | Harm::Wiped => standing == Standing::Voter,
-            Harm::RolledBack(term) => covers_all(term),
+            Harm::Repairing | Harm::Wiped | Harm::Renounced => standing == Standing::Voter,
+            Harm::RolledBack => {
+                if standing != Standing::Voter {
+                    disk.harm = Some(Harm::Renounced);
+                }
+                false
+            }
         };
         if !is_good {
             return None;
@@ -167,19 +169,29 @@ impl Atlas {
     }
 
     /// A node's process handles a peer's greeting. Says whether the peer's disk went back.
-    pub(crate) fn on_met(&mut self, observer: usize, peer: NodeId, life: (u64, Incarnation)) -> bool {
+    pub(crate) fn on_met(&mut self, observer: usize, peer: NodeId, life: Life) -> bool {
         let peer = place(peer);
         let before = self.met.insert((observer, peer), life);
+        let went_back = before.is_some_and(|before| before != life && !life.is_later_than(before));
         let disk = &self.disks[peer];
-        let shows = matches!(disk.harm, Some(Harm::Wiped | Harm::RolledBack(_)));
+        let shows = match disk.harm {
+            Some(Harm::Wiped | Harm::RolledBack) => true,
+            // When it has been started often enough since, nothing shows before it asks for admission.
+            Some(Harm::Renounced) => went_back,
+            Some(Harm::Rotten | Harm::Repairing) | None => false,
+        };
         if shows && disk.life == Some(life) {
             self.told.insert((observer, peer), disk.epoch);
         }
-        let went_back = before.is_some_and(|before| before.0 == life.0 && before.1 > life.1);
         if went_back {
             self.suspects.insert((observer, peer));
         }
         went_back
+    }
+
+    /// A node's process hears that a peer knows of its older disk.
+    pub(crate) fn on_renounced(&mut self, observer: usize, peer: NodeId) {
+        self.suspects.remove(&(observer, place(peer)));
     }
 
     /// A node's process handles a peer's question for admission.

@@ -6,7 +6,7 @@ use keva::kv::command::Command;
 use keva::raft::entry::Entry;
 use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use keva::raft::storage::{Storage, snapshot_id};
-use keva::raft::types::{EntryId, Index, NodeId, RoleName, Standing, Term};
+use keva::raft::types::{EntryId, Index, Life, NodeId, RoleName, Standing, Term};
 use keva::replica::io::Ticket;
 use keva::replica::replica::Replica;
 
@@ -352,7 +352,7 @@ impl Checks {
         self.durable[node].refresh(disk);
         let view = match harm {
             Harm::Rotten => self.durable[node].clone(),
-            Harm::Repairing | Harm::Wiped | Harm::RolledBack(_) => self.forget(node),
+            Harm::Repairing | Harm::Wiped | Harm::RolledBack | Harm::Renounced => self.forget(node),
         };
         self.atlas.set_harm(node, harm, view);
     }
@@ -369,7 +369,7 @@ impl Checks {
         &mut self,
         marks: &mut Marks,
         node: usize,
-        replica: &Replica<SimStorage>,
+        (replica, life): (&Replica<SimStorage>, Life),
         disk: &SimDisk,
     ) {
         let raft = replica.raft();
@@ -389,7 +389,7 @@ impl Checks {
                 self.atlas.set_harm(node, Harm::Repairing, lost);
             }
         }
-        self.atlas.on_start(node, standing, (storage.disk_id(), storage.incarnation()));
+        self.atlas.on_start(node, standing, life);
         let before = &mut self.seen[node];
         (before.is_leader, before.role, before.applied) = (false, None, Index(0));
         // A term that was not synced is no promise; see below for those that were.
@@ -432,7 +432,8 @@ impl Checks {
             Message::RequestVote { .. }
             | Message::RequestVoteResponse { .. }
             | Message::AppendEntriesResponse { .. }
-            | Message::InstallSnapshotResponse { .. } => true,
+            | Message::InstallSnapshotResponse { .. }
+            | Message::RolledBackResponse => true,
             Message::PreVote { .. }
             | Message::PreVoteResponse { .. }
             | Message::AppendEntries { .. }
@@ -441,6 +442,7 @@ impl Checks {
             | Message::InstallSnapshot { .. }
             | Message::Admission
             | Message::AdmissionResponse { .. }
+            | Message::RolledBack
             | Message::ReadIndex { .. }
             | Message::ReadIndexResponse { .. }
             | Message::TimeoutNow
@@ -477,7 +479,7 @@ impl Checks {
         assert!(is_kept, "node {node} votes for {candidate} in term {term} and may forget it");
         assert_eq!(view.standing, Standing::Voter, "node {node} votes in term {term} and may not");
         // Nobody counts the votes of a disk that was rolled back.
-        if !matches!(self.atlas.harm(node), Some(Harm::RolledBack(_))) {
+        if !matches!(self.atlas.harm(node), Some(Harm::RolledBack)) {
             let first = *self.votes.entry((node, term)).or_insert(candidate);
             assert_eq!(first, candidate, "node {node} voted twice in term {term}");
         }
@@ -516,7 +518,7 @@ impl Checks {
         disk: &SimDisk,
     ) -> Option<Harm> {
         if self.atlas.is_sound(node) {
-            return self.atlas.after_turn(node, replica.raft().standing(), |_| false);
+            return self.atlas.after_turn(node, replica.raft().standing());
         }
         let view = &mut self.durable[node];
         view.refresh(disk);
@@ -525,11 +527,7 @@ impl Checks {
         let had = |id: &EntryId| self.atlas.lost(node).any(|lost| lost.has(*id));
         let lost = ids.rev().find(had).unwrap_or_default();
         let has_again = lost.index == Index(0) || view.has(lost);
-        let last = self.record.log.last().map_or(Term(0), |last| last.term);
-        let has_all = self.record.len() == 0 || view.has(EntryId::new(last, Index(self.record.len())));
-        let term = view.term;
-        let covers_all = |lost_term| term > lost_term && has_all;
-        let harm = self.atlas.after_turn(node, replica.raft().standing(), covers_all)?;
+        let harm = self.atlas.after_turn(node, replica.raft().standing())?;
         assert!(has_again, "node {node} votes again, and has not got back the committed entry {lost}");
         Some(harm)
     }
