@@ -56,6 +56,7 @@ tests_for() {
         echo storage_snapshots storage_snapshot_damage storage_model
         ;;
     moved-before-standing) echo storage_repair ;;
+    recycled-keeps-salt) echo storage_reuse ;;
     reserve-used-by-growth) echo storage_full ;;
     esac
 }
