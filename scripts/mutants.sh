@@ -60,6 +60,7 @@ tests_for() {
     bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | reset-without-later-keys | watch-*)
         echo watch
         ;;
+    recycled-keeps-salt) echo storage_reuse ;;
     reserve-used-by-growth) echo storage_full ;;
     clock-keeps-to-earlier-leader | clock-reset-by-snapshot | expiry-proposed-again | history-outlives-snapshot | \
         key-outlives-client | life-rounded-down | time-not-written | time-stops-between-leaders | \

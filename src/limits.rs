@@ -260,6 +260,14 @@ pub const SNAPSHOT_DATA_BYTES_PER_LOG_BYTE: u64 = 3;
 /// While a peer is brought up to date with a snapshot, the next one waits until the log has this many eighths of the
 /// data: with two snapshots, and the log's growth while the next one is made, that is three times the data.
 pub const SNAPSHOT_PATIENCE_EIGHTHS: u64 = 5;
+/// At least this many files of segments that a snapshot has taken the place of are kept for segments to come. With much
+/// data there are more: as many as the log needs until the next snapshot.
+pub const REUSED_SEGMENTS_MIN: usize = 3;
+/// Bytes of a former snapshot that are given back to the file system in one turn. Removing a large file at once takes tens
+/// of milliseconds where blocks are discarded on the device.
+pub const REMOVED_BYTES_PER_TURN: usize = 4 << 20;
+/// Bytes of a former snapshot whose memory is given back in one turn: far less work than the file's space.
+pub const RELEASED_BYTES_PER_TURN: usize = 64 << 20;
 /// A snapshot that failed for want of space or by a bad disk is tried again when the log has grown by this much.
 pub const SNAPSHOT_RETRY_LOG_BYTES: u64 = 64 << 10;
 /// While the log grows, this many bytes of its next file are prepared per byte of the log, so that the file is ready

@@ -30,7 +30,7 @@
 //!
 //! The place where a segment's chain of records ends:
 //!
-//! | case | has a successor | reaches it | next is durable | rest is zero | decision |
+//! | case | has a successor | reaches it | next is durable | rest is blank | decision |
 //! |---|---|---|---|---|---|
 //! | continued     | yes | yes | -   | -   | accept |
 //! | broken        | yes | no  | -   | -   | damaged |
@@ -43,6 +43,11 @@
 //! tear what was not durable; so damage above that mark is a torn tail and never held a promise, and damage at or below
 //! it is a disk that lost data. Whether some sector is all zero says nothing: values may be. Damage in a segment whose
 //! every entry a sound snapshot covers is no loss: that segment and all before it are removed.
+//!
+//! "Blank" means that nothing behind the records is known to be of this life of the file: all of it is zero, or, where an
+//! earlier life has left its bytes, no record there carries the salt of this one. A record that was cut short before its
+//! beginning reached the disk cannot be told from such bytes, and need not be: it was not durable, and can never become
+//! a record again.
 //!
 //! The snapshot files:
 //!
@@ -172,8 +177,8 @@ pub(crate) const HARD_STATE_CASES: [Case<3, SlotChoice>; 5] = [
     row("no slot", [NO, NO, ANY], SlotChoice::Refuse),
 ];
 
-/// Facts: a newer segment continues this one; the records reach it; the next index is known to be durable; everything
-/// behind the records is zero.
+/// Facts: a newer segment continues this one; the records reach it; the next index is known to be durable; nothing behind
+/// the records is known to be of this life of the file.
 pub(crate) const TAIL_CASES: [Case<4, TailDecision>; 5] = [
     row("continued", [YES, YES, ANY, ANY], TailDecision::Accept),
     row("broken", [YES, NO, ANY, ANY], TailDecision::Damaged),

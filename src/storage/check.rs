@@ -284,13 +284,13 @@ fn check_records<R: Region>(
         let (crc, entry_bytes) = (record.crc, record.entry.bytes().len());
         segment.accept(crc, entry_bytes);
     }
-    let used = segment.used_bytes_behind_end();
+    let leftover = segment.leftover();
     let next = segment.next_index();
-    report.note(describe_segment(name, &segment, used));
+    report.note(describe_segment(name, &segment, leftover.bytes));
     report.facts.append(&mut lines);
     let last = match void_from {
         Some(void_from) => void_from.0.saturating_sub(1),
-        None => durable.max(segment.synced_upto_behind_end(used).unwrap_or_default()).0,
+        None => durable.max(leftover.synced_upto).0,
     };
     if next.0 <= last {
         let end = segment.end();

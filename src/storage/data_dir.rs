@@ -203,6 +203,11 @@ impl Directory for DataDir {
         fs::remove_file(self.path.join(name))
     }
 
+    fn shorten(&mut self, name: &str, size: usize) -> io::Result<()> {
+        self.assert_writable();
+        OpenOptions::new().write(true).open(self.path.join(name))?.set_len(size as u64)
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.handle.sync_all()
     }

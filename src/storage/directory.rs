@@ -54,6 +54,16 @@ pub trait Directory {
     /// When the system refuses.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
+    /// Gives the space behind the first `size` bytes of a file back, as far as that is worth anything. The file is not open,
+    /// and is about to be removed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn shorten(&mut self, name: &str, size: usize) -> io::Result<()> {
+        let _ = (name, size);
+        Ok(())
+    }
+
     /// Makes all names durable.
     ///
     /// # Errors

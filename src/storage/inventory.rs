@@ -8,14 +8,21 @@ use crate::storage::hard_state::{HARD_STATE_NAME, HARD_STATE_TEMPORARY};
 use crate::storage::identity::{IDENTITY_NAME, IDENTITY_TEMPORARY};
 use crate::storage::recovery::{FoundSegment, RecoveryReport};
 use crate::storage::region::Region;
+use crate::storage::retired_snapshot::REMOVED_NAME;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, parse_segment_name, segment_name};
 use crate::storage::snapshot::{parse_snapshot_name, snapshot_name};
 use crate::storage::snapshot_draft::SNAPSHOT_TEMPORARY;
-use crate::storage::spare::{LARGE_SEGMENT_TEMPORARY, SECOND_SPARE_NAME, SPARE_NAME};
+use crate::storage::spare::{LARGE_SEGMENT_TEMPORARY, SECOND_SPARE_NAME, SPARE_NAME, is_used_name};
 
 /// Names of files that are not whole yet. What a crash left of them is worth nothing.
-const TEMPORARIES: [&str; 5] =
-    [IDENTITY_TEMPORARY, HARD_STATE_TEMPORARY, SPARE_NAME, SECOND_SPARE_NAME, LARGE_SEGMENT_TEMPORARY];
+const TEMPORARIES: [&str; 6] = [
+    IDENTITY_TEMPORARY,
+    HARD_STATE_TEMPORARY,
+    SPARE_NAME,
+    SECOND_SPARE_NAME,
+    LARGE_SEGMENT_TEMPORARY,
+    REMOVED_NAME,
+];
 
 /// What lies in the working directory.
 pub(crate) struct Inventory<R> {
@@ -28,13 +35,22 @@ pub(crate) struct Inventory<R> {
     pub(crate) snapshots: Vec<EntryId>,
     /// There is the file of a draft, or one that waits for a draft.
     pub(crate) has_snapshot_temporary: bool,
-    pub(crate) temporaries: Vec<&'static str>,
+    pub(crate) temporaries: Vec<String>,
+}
+
+/// The files for segments to come that the last run made and did not use.
+pub(crate) struct FoundSpares<R> {
+    /// With their names.
+    pub(crate) made: Vec<(&'static str, R)>,
+    /// Names of former segments.
+    pub(crate) used: Vec<String>,
 }
 
 impl<R: Region> Inventory<R> {
     pub(crate) fn take<D: Directory<Region = R>>(directory: &mut D) -> Result<Inventory<R>, StorageError> {
         let names = directory.list().map_err(io_error("list the files in", directory.path("")))?;
         let has = |name: &str| names.iter().any(|found| found == name);
+        let is_temporary = |name: &&String| TEMPORARIES.contains(&name.as_str()) || is_used_name(name);
         let (segments, unreadable) = open_segments(directory, &names)?;
         Ok(Inventory {
             has_identity: has(IDENTITY_NAME),
@@ -43,7 +59,7 @@ impl<R: Region> Inventory<R> {
             unreadable,
             snapshots: list_snapshots(directory, &names)?,
             has_snapshot_temporary: has(SNAPSHOT_TEMPORARY),
-            temporaries: TEMPORARIES.into_iter().filter(|name| has(name)).collect(),
+            temporaries: names.iter().filter(is_temporary).cloned().collect(),
         })
     }
 
@@ -121,7 +137,7 @@ fn open_segments<D: Directory>(
     Ok((segments, unreadable))
 }
 
-/// Opens the files for segments to come that the last run made and did not use, so that they still have their space
+/// Takes over the files for segments to come that the last run made and did not use, so that they still have their space
 /// when the disk is full.
 ///
 /// # Errors
@@ -130,19 +146,25 @@ pub(crate) fn open_spares<D: Directory>(
     directory: &mut D,
     inventory: &mut Inventory<D::Region>,
     segment_bytes: usize,
-) -> Result<Vec<(&'static str, D::Region)>, StorageError> {
+) -> Result<FoundSpares<D::Region>, StorageError> {
     // Making what was missing has used up some of the temporary files.
     let present = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-    let mut spares = Vec::new();
-    for name in [SPARE_NAME, SECOND_SPARE_NAME] {
-        if present.iter().any(|found| found == name) && inventory.temporaries.contains(&name) {
-            let region = directory.open_unread(name).map_err(io_error("open", directory.path(name)))?;
-            if region.size() == segment_bytes {
-                spares.push((name, region));
-            }
+    let mut spares = FoundSpares { made: Vec::new(), used: Vec::new() };
+    for name in inventory.temporaries.iter().filter(|name| present.contains(name)) {
+        let made = [SPARE_NAME, SECOND_SPARE_NAME].into_iter().find(|made| made == name);
+        if made.is_none() && !is_used_name(name) {
+            continue;
+        }
+        let region = directory.open_unread(name).map_err(io_error("open", directory.path(name)))?;
+        match made {
+            _ if region.size() != segment_bytes => {}
+            Some(made) => spares.made.push((made, region)),
+            None => spares.used.push(name.clone()),
         }
     }
-    inventory.temporaries.retain(|name| spares.iter().all(|(kept, _)| kept != name));
+    let is_kept =
+        |name: &String| spares.used.contains(name) || spares.made.iter().any(|(made, _)| made == name);
+    inventory.temporaries.retain(|name| !is_kept(name));
     Ok(spares)
 }
 
@@ -157,8 +179,7 @@ pub(crate) fn remove_leftovers<D: Directory>(
     let void = void.iter().map(|seq| segment_name(*seq));
     // Making what was missing has used up some of the temporary files.
     let present = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-    let temporaries =
-        inventory.temporaries.iter().map(ToString::to_string).filter(|name| present.contains(name));
+    let temporaries = inventory.temporaries.iter().filter(|name| present.contains(name)).cloned();
     let snapshots = snapshots.iter().map(|last| snapshot_name(*last));
     for name in void.chain(snapshots).chain(temporaries) {
         directory.remove(&name).map_err(io_error("remove", directory.path(&name)))?;

@@ -12,9 +12,10 @@ use crate::storage::hard_state::DurableMark;
 use crate::storage::record::{Salt, record_bytes};
 use crate::storage::recovery::RecoveredLog;
 use crate::storage::region::Region;
+use crate::storage::retired::Retired;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, segment_name};
-use crate::storage::spare::{SPARE_NAME, Spare, SpareProgress};
-use crate::storage::stamp::Owner;
+use crate::storage::spare::{NewFile, Spare, SpareProgress};
+use crate::storage::stamp::{Owner, u64_at};
 use crate::storage::term_runs::TermRuns;
 use crate::util::mutation::mutant;
 use crate::util::rng::Rng;
@@ -56,31 +57,38 @@ pub(crate) struct Log<D: Directory> {
     /// Everything up to here survives a crash.
     durable_index: Index,
     spare: Spare<D::Region>,
+    retired: Retired<D::Region>,
 }
 
 impl SegmentMaker {
-    /// Writes the header into a file that has only zeros, and gives the file its name, durably.
+    /// Writes the header, and gives the file its name, durably.
     pub(crate) fn make<D: Directory>(
         &mut self,
         directory: &mut D,
-        mut region: D::Region,
-        temporary: &str,
+        file: NewFile<D::Region>,
         start: SegmentStart,
     ) -> Result<Segment<D::Region>, StorageError> {
+        let NewFile { mut region, name: temporary, stale_end } = file;
+        let mut salt = Salt::new(start.seq, self.rng.next_u64());
+        if stale_end > 0 && mutant("recycled-keeps-salt") {
+            salt = Salt(u64_at(region.read(0, SEGMENT_HEADER_BYTES), 88));
+        }
+        let size = |bytes: usize| u32::try_from(bytes).expect("entries are far smaller than 4 GiB");
         let header = SegmentHeader {
             seq: start.seq,
             incarnation: self.incarnation,
             base_index: start.base_index,
             base_term: start.base_term,
             valid_from: start.valid_from,
-            salt: Salt(self.rng.next_u64()),
+            salt,
             chain_crc: start.chain_crc,
-            size: u32::try_from(region.size()).expect("entries are far smaller than 4 GiB"),
+            size: size(region.size()),
+            stale_end: size(stale_end),
         };
         region
             .write_at(0, &header.encode(self.owner))
-            .map_err(io_error("write", directory.path(temporary)))?;
-        publish(directory, &mut region, temporary, &segment_name(start.seq))?;
+            .map_err(io_error("write", directory.path(&temporary)))?;
+        publish(directory, &mut region, &temporary, &segment_name(start.seq))?;
         Ok(Segment::new(header, region))
     }
 
@@ -97,8 +105,8 @@ impl SegmentMaker {
             chain_crc: 0,
             valid_from: Index(1),
         };
-        let (region, name) = Spare::none(self.segment_bytes).take(directory, 0)?;
-        self.make(directory, region, name, start)
+        let file = Spare::none(self.segment_bytes).take(directory, 0)?;
+        self.make(directory, file, start)
     }
 }
 
@@ -107,7 +115,8 @@ impl<D: Directory> Log<D> {
     pub(crate) fn new(directory: D, maker: SegmentMaker, recovered: RecoveredLog<D::Region>) -> Log<D> {
         let RecoveredLog { segments, terms, .. } = recovered;
         let spare = Spare::none(maker.segment_bytes);
-        let mut log = Log { directory, maker, segments, terms, durable_index: Index(0), spare };
+        let retired = Retired::none(maker.segment_bytes);
+        let mut log = Log { directory, maker, segments, terms, durable_index: Index(0), spare, retired };
         log.durable_index = log.last_index();
         log
     }
@@ -308,8 +317,8 @@ impl<D: Directory> Log<D> {
         }
         let seq = self.active().header().seq + 1;
         let start = SegmentStart { seq, base_index, base_term, chain_crc, valid_from: base_index };
-        let (region, temporary) = self.spare.take(&mut self.directory, entry_bytes)?;
-        let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
+        let file = self.spare.take(&mut self.directory, entry_bytes)?;
+        let segment = self.maker.make(&mut self.directory, file, start)?;
         for older in &mut self.segments {
             older.forget_behind(base_index.prev());
         }
@@ -324,27 +333,28 @@ impl<D: Directory> Log<D> {
         Ok(())
     }
 
-    /// Removes everything, durably, and begins a log behind `last`. The old segments are void as soon as the new one has
-    /// its name; so they need not be durable, and none of them comes back. The names must be synced before the spare is
-    /// worked on.
-    pub(crate) fn start_over(&mut self, last: EntryId) -> Result<(), StorageError> {
+    /// Removes everything, durably, and begins a log behind `last`, where a snapshot with `snapshot_bytes` of content ends.
+    /// The old segments are void as soon as the new one has its name; so they need not be durable, and none of them comes
+    /// back. Their files are left to [`Log::clean_up`].
+    pub(crate) fn start_over(&mut self, last: EntryId, snapshot_bytes: u64) -> Result<(), StorageError> {
         let base_index = last.index.next();
         let seq = self.active().header().seq + 1;
         let start =
             SegmentStart { seq, base_index, base_term: last.term, chain_crc: 0, valid_from: Index(0) };
-        let (region, temporary) = self.spare.take(&mut self.directory, 0)?;
-        let segment = self.maker.make(&mut self.directory, region, temporary, start)?;
+        let file = self.spare.take(&mut self.directory, 0)?;
+        let segment = self.maker.make(&mut self.directory, file, start)?;
         let old = std::mem::replace(&mut self.segments, vec![segment]);
         if !mutant("start-over-keeps-terms") {
             self.terms = TermRuns::default();
         }
         self.durable_index = last.index;
-        self.discard(old)
+        self.retired.add(old, snapshot_bytes);
+        Ok(())
     }
 
-    /// Removes the whole segments that hold only entries up to `covered`, but for the margin. The names must be synced
-    /// before the spare is worked on.
-    pub(crate) fn remove_covered(&mut self, covered: Index) -> Result<(), StorageError> {
+    /// Removes the whole segments that hold only entries up to `covered`, but for the margin, from the log; a snapshot
+    /// with `snapshot_bytes` of content covers them. Their files are left to [`Log::clean_up`].
+    pub(crate) fn remove_covered(&mut self, covered: Index, snapshot_bytes: u64) {
         let mut first_kept = self.segments.len() - 1;
         let mut margin = self.active().bytes_up_to(covered) as u64;
         while let Some(before) = first_kept.checked_sub(1) {
@@ -358,28 +368,43 @@ impl<D: Directory> Log<D> {
             margin += if is_covered { segment.size() } else { segment.bytes_up_to(covered) } as u64;
             first_kept = before;
         }
-        let old: Vec<_> = self.segments.drain(..first_kept).collect();
+        self.retired.add(self.segments.drain(..first_kept), snapshot_bytes);
         self.terms.forget_before(self.segments[0].header().base_index);
-        self.discard(old)
     }
 
-    /// Removes the files of segments that are not in the log any more. One of them becomes the spare if there is none.
-    fn discard(&mut self, old: Vec<Segment<D::Region>>) -> Result<(), StorageError> {
-        for segment in old {
-            let name = segment_name(segment.header().seq);
-            let path = self.directory.path(&name);
-            let is_usual = segment.size() == self.maker.segment_bytes;
-            drop(segment);
-            if self.spare.size() > 0 || !is_usual {
-                self.directory.remove(&name).map_err(io_error("remove", path))?;
-                continue;
-            }
-            self.directory.rename(&name, SPARE_NAME).map_err(io_error("rename", path))?;
-            let path = self.directory.path(SPARE_NAME);
-            let region = self.directory.open_unread(SPARE_NAME).map_err(io_error("open", path))?;
-            self.spare.recycle(region);
-        }
-        Ok(())
+    /// Renames or removes one of the files that are not in the log any more, and says whether there was one.
+    pub(crate) fn clean_up(&mut self) -> Result<bool, StorageError> {
+        self.retired.advance(&mut self.directory, &self.spare)
+    }
+
+    /// Whether the names must be synced, and then [`Log::on_names_synced`] be called.
+    pub(crate) fn has_new_names(&self) -> bool {
+        self.retired.has_new_names()
+    }
+
+    /// Says that all names are durable.
+    pub(crate) fn on_names_synced(&mut self) {
+        self.retired.on_names_synced(&mut self.spare);
+    }
+
+    /// Removes a file that would not be used soon, and says whether there was one.
+    pub(crate) fn trim(&mut self) -> Result<bool, StorageError> {
+        self.retired.trim(&mut self.directory, &mut self.spare)
+    }
+
+    /// Whether files wait for [`Log::clean_up`] or [`Log::trim`], or for durable names.
+    pub(crate) fn must_clean_up(&self) -> bool {
+        self.retired.has_work(&self.spare)
+    }
+
+    /// Removes a file that waits to be used again, for space that something else needs, and says whether there was one.
+    pub(crate) fn remove_used(&mut self) -> Result<bool, StorageError> {
+        self.spare.remove_used(&mut self.directory)
+    }
+
+    /// Takes the files that the last run meant to use again.
+    pub(crate) fn keep_used(&mut self, names: Vec<String>) {
+        self.spare.keep_used(names);
     }
 
     /// Whether a log that starts over would find a file for its first segment, or make one. `false`: the disk is full.

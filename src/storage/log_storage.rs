@@ -1,6 +1,6 @@
 //! A node's storage in one piece: working directory, hard state and log.
 
-use crate::limits::SCRUB_BYTES_PER_SECOND;
+use crate::limits::{SCRUB_BYTES_PER_SECOND, SNAPSHOT_DEBT_BYTES_MIN};
 use crate::raft::entry::Entry;
 use crate::raft::storage::{
     Housekeeping, Purpose, SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError,
@@ -60,6 +60,8 @@ pub struct LogStorage<D: Directory> {
     /// The last snapshot that was wanted found no space. Growth would take what is left, and then no snapshot could
     /// ever make room again.
     lacks_snapshot: bool,
+    /// The last step of [`Storage::keep_house`] put files away.
+    cleaned_up: bool,
     /// A write or sync failed: what the disk holds is unknown from then on.
     failed: bool,
 }
@@ -101,6 +103,7 @@ impl<D: Directory> LogStorage<D> {
             set_aside: set_aside_names(&names),
             repair,
             lacks_snapshot: false,
+            cleaned_up: false,
             failed: false,
         })
     }
@@ -200,9 +203,66 @@ impl<D: Directory> LogStorage<D> {
         Ok(true)
     }
 
+    /// Does one step of putting away what a snapshot has taken the place of, each as short as the system allows, and says
+    /// whether there was one. A part of [`Storage::keep_house`].
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn clean_up(&mut self) -> Result<bool, StorageError> {
+        self.attempt(LogStorage::clean_up_once)
+    }
+
+    /// Whether there is a step to do.
+    #[must_use]
+    pub fn must_clean_up(&self) -> bool {
+        self.snapshots.must_clean_up() || self.log.must_clean_up()
+    }
+
+    fn clean_up_once(&mut self) -> Result<bool, StorageError> {
+        if self.snapshots.clean_up(self.log.directory_mut())? || self.log.clean_up()? {
+            return Ok(true);
+        }
+        if self.snapshots.has_new_names() || self.log.has_new_names() {
+            // What is used again must not come back under its old name with its new content.
+            if !mutant("reused-before-renamed") {
+                sync_names(self.log.directory_mut())?;
+            }
+            self.snapshots.on_names_synced(self.log.directory_mut())?;
+            self.log.on_names_synced();
+            return Ok(true);
+        }
+        Ok(self.snapshots.trim(self.log.directory_mut())? || self.log.trim()?)
+    }
+
+    /// Puts everything away at once, because the disk is full, and says whether there was anything.
+    fn finish_cleaning_up(&mut self) -> Result<bool, StorageError> {
+        let had_work = self.must_clean_up();
+        self.snapshots.finish_removal(self.log.directory_mut())?;
+        while self.clean_up_once()? {}
+        if had_work {
+            self.log.ask_for_space_again();
+        }
+        Ok(had_work)
+    }
+
+    /// Removes the files that wait to be used again, for a snapshot that finds no space, and says whether there were any.
+    fn remove_used(&mut self) -> Result<bool, StorageError> {
+        let mut had_used = false;
+        while self.log.remove_used()? {
+            had_used = true;
+        }
+        Ok(had_used)
+    }
+
     /// The work of [`Storage::keep_house`].
     fn keep_house_once(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
-        if self.log.prepare_spare(budget)? == SpareProgress::Filling {
+        // The log's next file and what is put away take turns: neither may wait for the other to come to an end.
+        let may_clean_up = !self.cleaned_up || self.log.spare_debt() == 0;
+        self.cleaned_up = may_clean_up && self.clean_up_once()?;
+        if self.cleaned_up {
+            return Ok(Housekeeping::More);
+        }
+        if self.log.prepare_spare(budget)? == SpareProgress::Filling || self.must_clean_up() {
             return Ok(Housekeeping::More);
         }
         // The cluster has given back all that it had of the node.
@@ -231,6 +291,8 @@ impl<D: Directory> LogStorage<D> {
 
     fn begin_draft(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
         let begun = self.try_to_begin_draft(last, bytes)?
+            || self.finish_cleaning_up()? && self.try_to_begin_draft(last, bytes)?
+            || self.remove_used()? && self.try_to_begin_draft(last, bytes)?
             || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?;
         self.lacks_snapshot = !begun;
         Ok(begun)
@@ -251,8 +313,11 @@ impl<D: Directory> LogStorage<D> {
         budget: usize,
     ) -> Result<SnapshotProgress, StorageError> {
         let owner = self.log.owner();
+        let was_sound = self.snapshots.is_draft_sound();
         match self.snapshots.check(self.log.directory(), owner, expected, budget)? {
             DraftCheck::More => Ok(SnapshotProgress::More),
+            // The names take a sync of their own.
+            DraftCheck::Sound if !was_sound && budget < usize::MAX => Ok(SnapshotProgress::More),
             DraftCheck::Damaged => {
                 self.snapshots.drop_draft(self.log.directory_mut())?;
                 Ok(SnapshotProgress::Damaged)
@@ -261,8 +326,8 @@ impl<D: Directory> LogStorage<D> {
         }
     }
 
-    /// Makes the checked draft the newest snapshot, and has the log go on from it. Nothing is removed before the
-    /// snapshot is durable under its name.
+    /// Makes the checked draft the newest snapshot, and has the log go on from it. The files that it takes the place of are
+    /// put away later, bit by bit.
     fn install(&mut self, is_received: bool) -> Result<SnapshotMeta, StorageError> {
         let meta = self.snapshots.draft_meta();
         assert!(
@@ -283,31 +348,23 @@ impl<D: Directory> LogStorage<D> {
             self.write_hard_state()?;
         }
         if mutant("log-removed-before-snapshot") && keeps_log {
-            self.log.remove_covered(meta.last.index)?;
+            self.log.remove_covered(meta.last.index, meta.bytes);
+            while self.log.clean_up()? {}
             sync_names(self.log.directory_mut())?;
         }
         if keeps_log {
             self.log.sync()?;
         }
         if mutant("log-begun-before-snapshot") && !keeps_log {
-            self.log.start_over(meta.last)?;
+            self.log.start_over(meta.last, meta.bytes)?;
             keeps_log = true;
         }
-        let old = self.snapshots.publish(self.log.directory_mut())?;
+        self.snapshots.publish(self.log.directory_mut())?;
         if keeps_log {
-            self.log.remove_covered(meta.last.index)?;
+            self.log.remove_covered(meta.last.index, meta.bytes);
         } else {
-            self.log.start_over(meta.last)?;
+            self.log.start_over(meta.last, meta.bytes)?;
             self.note_new_segment();
-        }
-        if let Some(old) = old {
-            let (last, size) = (old.meta().last, old.size());
-            drop(old);
-            self.snapshots.retire(self.log.directory_mut(), last, size)?;
-        }
-        // What is used again must not come back under its old name with its new content.
-        if !mutant("reused-before-renamed") {
-            sync_names(self.log.directory_mut())?;
         }
         Ok(meta)
     }
@@ -371,6 +428,9 @@ impl<D: Directory> Storage for LogStorage<D> {
             if storage.log.reserve(bytes, purpose)? {
                 return Ok(true);
             }
+            if storage.finish_cleaning_up()? && storage.log.reserve(bytes, purpose)? {
+                return Ok(true);
+            }
             Ok(storage.give_space_back()? && storage.log.reserve(bytes, purpose)?)
         })
     }
@@ -420,7 +480,8 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn house_debt(&self) -> usize {
-        self.log.spare_debt()
+        let cleaning = if self.must_clean_up() { SNAPSHOT_DEBT_BYTES_MIN } else { 0 };
+        self.log.spare_debt().max(cleaning)
     }
 
     fn log_start(&self) -> EntryId {

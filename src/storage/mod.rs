@@ -23,6 +23,8 @@
 //! | `snapshot.tmp` | the next snapshot, or the file that it will go into |
 //! | `damaged-<number>-*` | segments and snapshots that were set aside because of damage |
 //! | `spare.tmp`, `spare-2.tmp` | space for the next segments; one of them is the reserve for when the disk is full |
+//! | `used-<number>.tmp` | a former segment, kept to be the file of another one |
+//! | `removed.tmp` | a former snapshot that is about to be removed |
 //! | other `*.tmp` | files that are not whole yet |
 //!
 //! How it holds together:
@@ -64,6 +66,8 @@ mod record;
 mod recovery;
 pub mod region;
 mod rehearsal;
+mod retired;
+mod retired_snapshot;
 mod scrub;
 mod segment;
 mod set_aside;

@@ -1,6 +1,6 @@
 //! Opening a working directory: made at the first start, recovered at every other.
 
-use crate::raft::storage::StorageError;
+use crate::raft::storage::{SnapshotMeta, StorageError};
 use crate::raft::types::{EntryId, Incarnation, Standing};
 use crate::storage::cases::DirectoryDecision;
 use crate::storage::directory::{Directory, sync_names};
@@ -172,8 +172,12 @@ fn settle<D: Directory>(
     let snapshots = Snapshots::new(&mut directory, snapshot, inventory.has_snapshot_temporary)?;
     let starts_over = log.starts_over;
     let mut log = Log::new(directory, maker, log);
-    spares.into_iter().for_each(|(name, region)| log.keep_spare(name, region));
-    finish_compaction(&mut log, snapshots.last(), starts_over)?;
+    spares.made.into_iter().for_each(|(name, region)| log.keep_spare(name, region));
+    log.keep_used(spares.used);
+    if let Some(snapshot) = snapshots.meta() {
+        finish_compaction(&mut log, snapshot, starts_over)?;
+    }
+    sync_names(log.directory_mut())?;
     report.segments = log.segments().len();
     report.entries = log.last_index().0 - log.start().index.0;
     Ok((log, snapshots))
@@ -182,13 +186,13 @@ fn settle<D: Directory>(
 /// Does what was left to do when a crash followed the publication of a snapshot.
 fn finish_compaction<D: Directory>(
     log: &mut Log<D>,
-    covered: EntryId,
+    snapshot: SnapshotMeta,
     starts_over: bool,
 ) -> Result<(), StorageError> {
     if starts_over {
-        log.start_over(covered)?;
+        log.start_over(snapshot.last, snapshot.bytes)?;
     } else {
-        log.remove_covered(covered.index)?;
+        log.remove_covered(snapshot.last.index, snapshot.bytes);
     }
-    sync_names(log.directory_mut())
+    Ok(())
 }

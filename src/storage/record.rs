@@ -28,6 +28,15 @@ pub(crate) const RECORD_PREFIX_BYTES: usize = 16;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Salt(pub(crate) u64);
 
+impl Salt {
+    /// The salt of segment `seq`. No other segment of the directory has it, because numbers are never used twice,
+    /// however bad the random half is: so no record of a file's earlier life passes for one of its new life. The random
+    /// half keeps what clients put into their values from passing for a record.
+    pub(crate) fn new(seq: u64, random: u64) -> Salt {
+        Salt((random << 32) | (seq & u64::from(u32::MAX)))
+    }
+}
+
 /// A checked record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
@@ -80,6 +89,19 @@ pub(crate) fn encode_record(
     out.extend_from_slice(entry.bytes());
     out.resize(end, 0);
     crc
+}
+
+/// Bytes of the record whose first part lies at `offset` of its segment undamaged, whatever is behind that: the write of a
+/// record that was cut short leaves this.
+pub(crate) fn begun_record_bytes(salt: Salt, offset: usize, bytes: &[u8]) -> Option<usize> {
+    if bytes.len() < RECORD_PREFIX_BYTES + ENTRY_HEADER_BYTES {
+        return None;
+    }
+    let (prefix, rest) = bytes.split_at(RECORD_PREFIX_BYTES);
+    let crc = record_crc(salt, offset, u32_at(prefix, 4), u64_at(prefix, 8), rest);
+    // The entry's length, which that checksum covers.
+    (crc == u32_at(prefix, 0))
+        .then(|| record_bytes(ENTRY_HEADER_BYTES.saturating_add(u32_at(rest, 4) as usize)))
 }
 
 /// Looks for a record at `offset` of its segment; `bytes` is the rest of the segment from there. No length is
@@ -135,6 +157,33 @@ mod tests {
         );
         assert!(matches!(probe_record(Salt(99), 4112, &bytes), Probe::Invalid), "another place");
         assert!(matches!(probe_record(Salt(0), 0, &[0; 128]), Probe::Invalid), "zeros");
+    }
+
+    /// F9: two segments of a directory never have the same salt, though a machine that is started from an image may draw
+    /// the same numbers again; and two of the same number hardly ever.
+    #[test]
+    fn salts_are_never_used_twice() {
+        let salts = [(7, 1), (8, 1), (9, 1), (7, 2)].map(|(seq, random)| Salt::new(seq, random).0);
+        for (position, salt) in salts.iter().enumerate() {
+            assert!(!salts[..position].contains(salt), "{salts:?}");
+        }
+        let sample = sample(b"hello");
+        let crcs = salts.map(|salt| record_crc(Salt(salt), 4096, 5, 6, &sample[RECORD_PREFIX_BYTES..]));
+        assert!(crcs[0] != crcs[1] && crcs[1] != crcs[2] && crcs[0] != crcs[2], "{crcs:?}");
+    }
+
+    /// F4: of a write that was cut short, the beginning tells how long it was.
+    #[test]
+    fn a_begun_record_is_noticed() {
+        let mut bytes = sample(b"hello, world, and much more");
+        let whole = bytes.len();
+        assert_eq!(begun_record_bytes(Salt(99), 4096, &bytes), Some(whole));
+        bytes[RECORD_PREFIX_BYTES + ENTRY_HEADER_BYTES..].fill(9);
+        assert_eq!(begun_record_bytes(Salt(99), 4096, &bytes), Some(whole));
+        assert_eq!(begun_record_bytes(Salt(98), 4096, &bytes), None);
+        assert_eq!(begun_record_bytes(Salt(99), 4096, &bytes[..40]), None);
+        bytes[RECORD_PREFIX_BYTES] ^= 1;
+        assert_eq!(begun_record_bytes(Salt(99), 4096, &bytes), None);
     }
 
     /// F6, F24: no flipped bit and no cut passes, and none reads outside the bytes.

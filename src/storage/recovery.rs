@@ -52,7 +52,7 @@ pub struct TornTail {
     pub file: String,
     /// Where the cut is, in bytes.
     pub offset: usize,
-    /// Bytes behind it, up to the last one that was not 0.
+    /// Bytes behind it, up to the last one that a write which was cut short is known to have left.
     pub bytes: usize,
 }
 
@@ -390,10 +390,9 @@ fn settle_tail<R: Region>(
     }
     let mut used = 0;
     if successor.is_none() {
-        used = segment.used_bytes_behind_end();
-        if used > 0 {
-            durable = durable.max(segment.synced_upto_behind_end(used).unwrap_or_default());
-        }
+        let leftover = segment.leftover();
+        used = leftover.bytes;
+        durable = durable.max(leftover.synced_upto);
     }
     let facts = [successor.is_some(), successor == Some(next), durable >= next, used == 0];
     let decision = find_case(&TAIL_CASES, facts).decision;

@@ -18,7 +18,7 @@ use std::num::NonZeroU64;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Advice;
 use rustix::io::Errno;
@@ -66,6 +66,15 @@ pub trait Region {
     /// # Panics
     /// When the range is not inside the file, or after [`Region::seal`].
     fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()>;
+
+    /// Gives back the memory that reading this part has taken, as far as the system allows. It is read again when it is
+    /// asked for.
+    ///
+    /// # Panics
+    /// When the range is not inside the file.
+    fn release(&self, offset: usize, len: usize) {
+        assert!(offset + len <= self.size(), "only what is in the file can be released");
+    }
 
     /// Says that no write follows; what is only needed for writing may be given back. Everything must be synced.
     fn seal(&mut self);
@@ -227,6 +236,19 @@ impl Region for MappedFile {
         // A length of 0 would mean everything up to the end.
         let Some(len) = NonZeroU64::new(len as u64) else { return Ok(()) };
         Ok(rustix::fs::fadvise(self.file(), offset as u64, Some(len), Advice::DontNeed)?)
+    }
+
+    #[allow(unsafe_code, reason = "some advice about memory changes what is in it; see the SAFETY comment")]
+    fn release(&self, offset: usize, len: usize) {
+        assert!(offset + len <= self.size, "only what is in the file can be released");
+        if let Some(map) = &self.map {
+            // SAFETY: the map is read-only and of a file. What is dropped comes back from that file with the same bytes, so
+            // that even a slice that somebody holds is still the same.
+            let result = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len) };
+            if let Err(error) = result {
+                log::debug!("the memory of a file could not be given back early: {error}");
+            }
+        }
     }
 
     fn seal(&mut self) {

@@ -2,15 +2,22 @@
 //!
 //! ```text
 //!  0                      48    56            64           72          80           88     96          100
-//!  | stamp (KEVASEG) | seq | incarnation | base index | base term | valid from | salt | chain crc | size | zeros |
+//!  | stamp (KEVASEG) | seq | incarnation | base index | base term | valid from | salt | chain crc | size |
+//!  104
+//!  | stale end | zeros |
 //!  4096
-//!  | record | record | ... | zeros |
+//!  | record | record | ... | anything up to the stale end, then zeros |
 //! ```
 //!
 //! `seq` orders the segments and is never used twice. `base index` is the index of the first record, `base term` the
 //! term of the entry before it, and `chain crc` the crc of that entry's record. `valid from` is how entries are
 //! removed: everything at or above it in older segments is void. It equals the base index, or is 0 when the log starts
 //! over behind a snapshot. A segment that has a successor was wholly durable before the successor was made.
+//!
+//! A file that was a segment before is used again as it is: writing zeros over it would cost as much as the log itself.
+//! Up to `stale end` it holds what that life left. Nothing of it passes for a record, because no two segments have the
+//! same salt. So behind the last record only what carries this segment's salt says anything; in a file that was made of
+//! zeros, where the stale end is 0, every other byte does.
 
 use std::io;
 
@@ -18,13 +25,15 @@ use crate::limits::COUNTER_MAX;
 use crate::raft::entry::{ENTRY_HEADER_BYTES, Entry};
 use crate::raft::types::{Incarnation, Index, Term};
 use crate::storage::record::{
-    Probe, RECORD_ALIGN_BYTES, RECORD_PREFIX_BYTES, Record, Salt, encode_record, probe_record, record_bytes,
+    Probe, RECORD_ALIGN_BYTES, RECORD_PREFIX_BYTES, Record, Salt, begun_record_bytes, encode_record,
+    probe_record, record_bytes,
 };
 use crate::storage::region::{CHUNK_BYTES, Region};
 use crate::storage::stamp::{Owner, StampError, check_stamp, put, stamp, u32_at, u64_at};
 
 /// Bytes in front of the first record.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
+const SMALLEST_RECORD_BYTES: usize = RECORD_PREFIX_BYTES + ENTRY_HEADER_BYTES;
 const MAGIC: [u8; 8] = *b"KEVASEG\n";
 const NAME_PREFIX: &str = "seg-";
 const NAME_SUFFIX: &str = ".log";
@@ -48,6 +57,17 @@ pub(crate) struct SegmentHeader {
     pub(crate) chain_crc: u32,
     /// The file's size in bytes.
     pub(crate) size: u32,
+    /// Up to here the file may hold bytes of an earlier life of it; behind, it was all zeros.
+    pub(crate) stale_end: u32,
+}
+
+/// What lies behind the last record and belongs to this life of the segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Leftover {
+    /// Bytes from the end of the records to the end of all that is known to be of this life.
+    pub(crate) bytes: usize,
+    /// The largest `synced upto` of the undamaged records among them.
+    pub(crate) synced_upto: Index,
 }
 
 /// An open segment with the places of its records.
@@ -87,6 +107,7 @@ impl SegmentHeader {
         put(&mut block, 88, &self.salt.0.to_le_bytes());
         put(&mut block, 96, &self.chain_crc.to_le_bytes());
         put(&mut block, 100, &self.size.to_le_bytes());
+        put(&mut block, 104, &self.stale_end.to_le_bytes());
         stamp(&mut block, MAGIC, owner);
         block
     }
@@ -107,12 +128,14 @@ impl SegmentHeader {
             salt: Salt(u64_at(block, 88)),
             chain_crc: u32_at(block, 96),
             size: u32_at(block, 100),
+            stale_end: u32_at(block, 104),
         };
         let counts = [header.seq, header.incarnation.0, header.base_index.0, header.base_term.0];
         let sound = header.base_index.0 > 0
             && counts.into_iter().all(|number| number <= COUNTER_MAX)
             && (header.valid_from == header.base_index || header.valid_from == Index(0))
-            && header.size as usize == region.size();
+            && header.size as usize == region.size()
+            && header.stale_end <= header.size;
         if sound { Ok(header) } else { Err(StampError::Damaged) }
     }
 }
@@ -201,24 +224,35 @@ impl<R: Region> Segment<R> {
         probe_record(self.header.salt, offset, self.region.read(offset, self.region.size() - offset))
     }
 
-    /// The largest `synced upto` of any undamaged record in the `used` bytes behind the end, `None` when there is no
-    /// such record. Each place where a record can begin is looked at, because lengths behind damage are worth nothing.
-    pub(crate) fn synced_upto_behind_end(&self, used: usize) -> Option<Index> {
-        let places = (self.end..self.end + used).step_by(RECORD_ALIGN_BYTES);
-        let found = places.filter_map(|offset| match self.probe(offset) {
-            Probe::Valid(record) => Some(record.synced_upto),
-            Probe::Newer | Probe::Invalid => None,
-        });
-        found.max()
+    /// What is behind the end. Each place where a record can begin is looked at, because lengths behind damage are worth
+    /// nothing.
+    pub(crate) fn leftover(&self) -> Leftover {
+        let size = self.region.size();
+        let stale_end = self.end.max(self.header.stale_end as usize);
+        let blank = self.region.read(stale_end, size - stale_end);
+        let used = blank.iter().rposition(|byte| *byte != 0).map(|last| stale_end + last + 1);
+        let mut leftover = Leftover { bytes: used.unwrap_or(self.end) - self.end, ..Leftover::default() };
+        let rest = self.region.read(self.end, size - self.end);
+        if let Some(bytes) = begun_record_bytes(self.header.salt, self.end, rest) {
+            leftover.bytes = leftover.bytes.max(bytes.min(rest.len()));
+        }
+        for offset in (self.end..used.unwrap_or(stale_end)).step_by(RECORD_ALIGN_BYTES) {
+            let behind = offset - self.end;
+            match self.probe(offset) {
+                // The records before it, which are damaged, have smaller numbers.
+                Probe::Valid(record) if record.entry.index() >= self.next_index() => {
+                    leftover.synced_upto = leftover.synced_upto.max(record.synced_upto);
+                    leftover.bytes = leftover.bytes.max(behind + record_bytes(record.entry.bytes().len()));
+                }
+                Probe::Newer => leftover.bytes = leftover.bytes.max(behind + SMALLEST_RECORD_BYTES),
+                Probe::Valid(_) | Probe::Invalid => {}
+            }
+        }
+        leftover.bytes = leftover.bytes.min(rest.len());
+        leftover
     }
 
-    /// Bytes from the end to the last byte that is not 0.
-    pub(crate) fn used_bytes_behind_end(&self) -> usize {
-        let rest = self.region.read(self.end, self.region.size() - self.end);
-        rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
-    }
-
-    /// Writes zeros from the end over the next `bytes`, so that nothing there is ever taken for a record.
+    /// Writes zeros from the end over the next `bytes`, so that nothing there is taken for a record once more.
     pub(crate) fn clear_behind_end(&mut self, bytes: usize) -> io::Result<()> {
         let zeros = vec![0; CHUNK_BYTES.min(bytes)];
         let mut done = 0;

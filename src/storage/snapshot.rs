@@ -168,6 +168,11 @@ impl<R: Region> SnapshotFile<R> {
         self.region.size()
     }
 
+    /// See [`Region::release`].
+    pub(crate) fn release(&self, offset: usize, len: usize) {
+        self.region.release(offset, len);
+    }
+
     /// A part of the content, from the beginning of a chunk on, checked.
     ///
     /// # Panics

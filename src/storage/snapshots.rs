@@ -8,19 +8,23 @@ use std::io;
 use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_SLACK_BYTES};
 use crate::raft::storage::{SnapshotDraft, SnapshotMeta, StorageError};
 use crate::raft::types::EntryId;
-use crate::storage::directory::{Directory, give_name, io_error};
+use crate::storage::directory::{Directory, give_name, io_error, sync_names};
 use crate::storage::region::Region;
+use crate::storage::retired_snapshot::{REMOVED_NAME, Removal, RetiredSnapshot};
 use crate::storage::snapshot::{SnapshotFile, snapshot_file_bytes, snapshot_name};
 use crate::storage::snapshot_draft::{Draft, DraftCheck, SNAPSHOT_TEMPORARY};
 use crate::storage::spare::is_full;
 use crate::storage::stamp::Owner;
 
-/// The snapshots. At most one of draft and reserve is there: both are the file [`SNAPSHOT_TEMPORARY`].
+/// The snapshots. At most one of draft and reserve is there: both are the file [`SNAPSHOT_TEMPORARY`]. While there is a
+/// retired one, there is no draft.
 #[derive(Debug)]
 pub(crate) struct Snapshots<R> {
     newest: Option<SnapshotFile<R>>,
     draft: Option<Draft<R>>,
     reserve: Option<R>,
+    retired: Option<RetiredSnapshot<R>>,
+    removal: Option<Removal>,
 }
 
 /// The size of the file for a content of `bytes`: a bit more than needed, so that it serves again when there is a bit
@@ -43,7 +47,7 @@ impl<R: Region> Snapshots<R> {
         newest: Option<SnapshotFile<R>>,
         has_temporary: bool,
     ) -> Result<Snapshots<R>, StorageError> {
-        let mut snapshots = Snapshots { newest, draft: None, reserve: None };
+        let mut snapshots = Snapshots { newest, draft: None, reserve: None, retired: None, removal: None };
         if has_temporary {
             let path = directory.path(SNAPSHOT_TEMPORARY);
             let region = directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?;
@@ -84,6 +88,7 @@ impl<R: Region> Snapshots<R> {
             bytes > 0 && last.index > self.last().index,
             "a snapshot is not empty, and newer than the last"
         );
+        self.finish_retiring(directory)?;
         if let Some(draft) = self.draft.take() {
             self.reserve = Some(draft.into_region());
         }
@@ -92,8 +97,11 @@ impl<R: Region> Snapshots<R> {
         }
         if !self.reserve.as_ref().is_some_and(|reserve| fits(reserve.size(), bytes)) {
             let kept = self.reserve.as_ref().map(Region::size);
-            self.remove_reserve(directory)?;
+            self.remove_reserve_slowly(directory)?;
             self.reserve = create(directory, roomy(bytes), snapshot_file_bytes(bytes))?;
+            if self.reserve.is_none() && self.finish_removal(directory)? {
+                self.reserve = create(directory, roomy(bytes), snapshot_file_bytes(bytes))?;
+            }
             if let (None, Some(size)) = (&self.reserve, kept) {
                 self.reserve = create(directory, size, size)?;
                 return Ok(false);
@@ -129,11 +137,17 @@ impl<R: Region> Snapshots<R> {
         self.draft.as_ref().expect("there is a draft").meta()
     }
 
-    /// Makes the draft, which was checked, the newest snapshot, durably, and returns the one before.
+    /// Whether the draft was checked, and only its name is missing.
+    pub(crate) fn is_draft_sound(&self) -> bool {
+        self.draft.as_ref().is_some_and(Draft::is_sound)
+    }
+
+    /// Makes the draft, which was checked, the newest snapshot, durably. The one before is left to
+    /// [`Snapshots::clean_up`].
     pub(crate) fn publish<D: Directory<Region = R>>(
         &mut self,
         directory: &mut D,
-    ) -> Result<Option<SnapshotFile<R>>, StorageError> {
+    ) -> Result<(), StorageError> {
         let draft = self.draft.take().filter(Draft::is_sound).expect("a checked draft is there");
         let meta = draft.meta();
         let name = snapshot_name(meta.last);
@@ -141,25 +155,82 @@ impl<R: Region> Snapshots<R> {
         give_name(directory, SNAPSHOT_TEMPORARY, &name)?;
         region.seal();
         let path = directory.path(&name);
-        Ok(self.newest.replace(SnapshotFile::new(meta, region, path)))
+        let old = self.newest.replace(SnapshotFile::new(meta, region, path));
+        assert!(self.retired.is_none(), "the one before was put away before the draft was begun");
+        self.retired = old.map(RetiredSnapshot::new);
+        Ok(())
     }
 
-    /// Takes a snapshot out of use. The names must be synced before the next draft begins.
-    pub(crate) fn retire<D: Directory<Region = R>>(
+    /// Does a part of putting the snapshot before the newest away, and says whether there was anything to do. Its file
+    /// becomes that of the next draft, if it is of use, and is removed if not.
+    pub(crate) fn clean_up<D: Directory<Region = R>>(
         &mut self,
         directory: &mut D,
-        last: EntryId,
-        size: usize,
-    ) -> Result<(), StorageError> {
-        let name = snapshot_name(last);
-        let path = directory.path(&name);
-        if self.draft.is_some() || self.reserve.is_some() || !self.is_useful(size) {
-            return directory.remove(&name).map_err(io_error("remove", path));
+    ) -> Result<bool, StorageError> {
+        let size = self.retired.as_ref().map(RetiredSnapshot::size);
+        let is_reserve = self.reserve.is_none() && size.is_some_and(|size| self.is_useful(size));
+        match &mut self.retired {
+            Some(retired) => retired.advance(directory, is_reserve),
+            None => Ok(false),
         }
-        directory.rename(&name, SNAPSHOT_TEMPORARY).map_err(io_error("rename", path))?;
-        let path = directory.path(SNAPSHOT_TEMPORARY);
-        self.reserve = Some(directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?);
+    }
+
+    /// Whether the names must be synced, and then [`Snapshots::on_names_synced`] be called.
+    pub(crate) fn has_new_names(&self) -> bool {
+        matches!(self.retired, Some(RetiredSnapshot::Renamed { .. }))
+    }
+
+    /// Says that all names are durable.
+    pub(crate) fn on_names_synced<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+    ) -> Result<(), StorageError> {
+        let is_renamed =
+            |retired: &mut RetiredSnapshot<R>| matches!(retired, RetiredSnapshot::Renamed { .. });
+        let Some(RetiredSnapshot::Renamed { is_reserve, size }) = self.retired.take_if(is_renamed) else {
+            return Ok(());
+        };
+        if is_reserve {
+            let path = directory.path(SNAPSHOT_TEMPORARY);
+            self.reserve = Some(directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?);
+        } else {
+            self.removal = Some(Removal::new(size));
+        }
         Ok(())
+    }
+
+    /// Removes a part of a file that is of no use, and says whether there was one.
+    pub(crate) fn trim<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
+        let Some(removal) = &mut self.removal else { return Ok(false) };
+        if removal.advance(directory)? {
+            self.removal = None;
+        }
+        Ok(true)
+    }
+
+    /// Whether anything waits for [`Snapshots::clean_up`] or [`Snapshots::trim`], or for durable names.
+    pub(crate) fn must_clean_up(&self) -> bool {
+        self.retired.is_some() || self.removal.is_some()
+    }
+
+    /// Puts the snapshot before the newest away at once: the next draft needs its file, or its name.
+    fn finish_retiring<D: Directory<Region = R>>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        while self.clean_up(directory)? {}
+        if self.has_new_names() {
+            sync_names(directory)?;
+            self.on_names_synced(directory)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rest of a file that is of no use, for its space. Says whether there was one.
+    pub(crate) fn finish_removal<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
+        let had_removal = self.removal.take().is_some();
+        if had_removal {
+            let path = directory.path(REMOVED_NAME);
+            directory.remove(REMOVED_NAME).map_err(io_error("remove", path))?;
+        }
+        Ok(had_removal)
     }
 
     /// Forgets the draft. Its file stays as the reserve, if it is of use.
@@ -183,6 +254,17 @@ impl<R: Region> Snapshots<R> {
     /// Whether a file of `size` is likely to be right for the next draft.
     fn is_useful(&self, size: usize) -> bool {
         self.meta().is_some_and(|meta| fits(size, meta.bytes))
+    }
+
+    /// Has the reserve removed by and by. What a crash leaves under either name is worth nothing.
+    fn remove_reserve_slowly<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        if let Some(reserve) = self.reserve.take() {
+            self.finish_removal(directory)?;
+            let path = directory.path(SNAPSHOT_TEMPORARY);
+            directory.rename(SNAPSHOT_TEMPORARY, REMOVED_NAME).map_err(io_error("rename", path))?;
+            self.removal = Some(Removal::new(reserve.size()));
+        }
+        Ok(())
     }
 
     fn remove_reserve<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {

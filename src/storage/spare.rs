@@ -1,7 +1,7 @@
 //! Files of segments to come, made ahead of time: so that the turn in which a segment is full need not wait for its
 //! successor, and so that a full disk is known before anything is promised.
 //!
-//! One file of the usual size lies ready at all times, if the disk has room. It is also the reserve: entries that make
+//! At least one file of the usual size lies ready at all times, if the disk has room. The last one is also the reserve: entries that make
 //! the data grow are refused when a new segment for them would leave none behind, so that there is always a place for
 //! the entries that make it smaller, for those of a new leader, and for the removal of a suffix.
 //!
@@ -10,7 +10,12 @@
 //!
 //! It is filled page by page. A large write makes Linux keep the file in large folios, and then every small append
 //! counts, and on some paths is written, as a whole folio.
+//!
+//! Files that were segments before come first. They are taken as they are: their blocks are in use, and what is in them
+//! passes for nothing (see [`segment`](crate::storage::segment)). Filling them would double the bytes that the log
+//! writes.
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::limits::{APPEND_ENTRIES_BYTES_MAX, RESERVE_TRIES_APART};
@@ -32,6 +37,19 @@ pub(crate) const SECOND_SPARE_NAME: &str = "spare-2.tmp";
 pub(crate) const LARGE_SEGMENT_TEMPORARY: &str = "segment.tmp";
 
 const NAMES: [&str; 2] = [SPARE_NAME, SECOND_SPARE_NAME];
+const USED_PREFIX: &str = "used-";
+const USED_SUFFIX: &str = ".tmp";
+
+/// What the file of segment `seq` is called when it waits to become another segment.
+pub(crate) fn used_name(seq: u64) -> String {
+    format!("{USED_PREFIX}{seq:010}{USED_SUFFIX}")
+}
+
+/// Whether a file waits to become a segment once more. Names that only resemble such a file's are somebody else's.
+pub(crate) fn is_used_name(name: &str) -> bool {
+    let digits = name.strip_prefix(USED_PREFIX).and_then(|rest| rest.strip_suffix(USED_SUFFIX));
+    digits.and_then(|digits| digits.parse().ok()).is_some_and(|seq| used_name(seq) == name)
+}
 
 /// How far the spare is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +62,15 @@ pub enum SpareProgress {
     DiskFull,
 }
 
-/// At most two files of the usual size, and one larger one that was asked for.
+/// Files of the usual size: at most two that were made for it, and some that were segments before; and one larger one that
+/// was asked for.
 #[derive(Debug)]
 pub(crate) struct Spare<R> {
     /// Size of a usual segment in bytes.
     usual: usize,
     files: Vec<SpareFile<R>>,
+    /// Names of former segments, which are durable.
+    used: VecDeque<String>,
     large: Option<R>,
     refusal: Option<Refusal>,
 }
@@ -64,6 +85,16 @@ struct SpareFile<R> {
     is_blank: bool,
 }
 
+/// A file that becomes a segment.
+#[derive(Debug)]
+pub(crate) struct NewFile<R> {
+    pub(crate) region: R,
+    /// The name that it has.
+    pub(crate) name: String,
+    /// Up to here it may hold bytes of an earlier life; behind, it reads as zeros.
+    pub(crate) stale_end: usize,
+}
+
 /// The disk had no room.
 #[derive(Clone, Copy, Debug)]
 struct Refusal {
@@ -76,17 +107,22 @@ struct Refusal {
 impl<R: Region> Spare<R> {
     /// No file yet.
     pub(crate) fn none(usual: usize) -> Spare<R> {
-        Spare { usual, files: Vec::new(), large: None, refusal: None }
+        Spare { usual, files: Vec::new(), used: VecDeque::new(), large: None, refusal: None }
     }
 
     /// Bytes in the file that the next segment is made of, 0 without one.
     pub(crate) fn size(&self) -> usize {
-        self.files.first().map_or(0, |file| file.region.size())
+        if self.count() > 0 { self.usual } else { 0 }
     }
 
-    /// Whether a file of the usual size would find use.
-    pub(crate) fn is_missing(&self) -> bool {
-        self.files.is_empty()
+    /// Files of the usual size.
+    fn count(&self) -> usize {
+        self.used.len() + self.files.len()
+    }
+
+    /// Files that were segments before.
+    pub(crate) fn used_count(&self) -> usize {
+        self.used.len()
     }
 
     /// Whether the disk had no room for a usual segment when it was last asked.
@@ -98,17 +134,25 @@ impl<R: Region> Spare<R> {
     /// there is nothing to be done but to ask again now and then.
     pub(crate) fn debt(&self, wanted: usize) -> usize {
         let filled = self.files.first().map_or(0, |file| file.filled);
-        if self.is_full() { 0 } else { wanted.min(self.usual).saturating_sub(filled) }
+        let is_ready = self.is_full() || !self.used.is_empty();
+        if is_ready { 0 } else { wanted.min(self.usual).saturating_sub(filled) }
     }
 
-    /// Takes a segment that nothing needs any more, of the usual size and durably named [`SPARE_NAME`]. It is filled like
-    /// a new one.
-    ///
-    /// # Panics
-    /// When there is a spare already, or the size is another.
-    pub(crate) fn recycle(&mut self, region: R) {
-        assert!(self.is_missing(), "another spare has this name");
-        self.keep(SPARE_NAME, region);
+    /// Takes former segments of the usual size. They have these names durably: a file that is overwritten must never
+    /// come back as the segment that it was.
+    pub(crate) fn keep_used(&mut self, names: impl IntoIterator<Item = String>) {
+        self.used.extend(names);
+        if self.count() >= NAMES.len() {
+            // What is asked of a disk that was full is there.
+            self.refusal = self.refusal.filter(|refusal| refusal.size > self.usual);
+        }
+    }
+
+    /// Removes the former segment that would be used last, and says whether there was one.
+    pub(crate) fn remove_used<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
+        let Some(name) = self.used.pop_back() else { return Ok(false) };
+        remove(directory, &name)?;
+        Ok(true)
     }
 
     /// Takes a file that the last run made.
@@ -159,7 +203,7 @@ impl<R: Region> Spare<R> {
         directory: &mut D,
         count: usize,
     ) -> Result<bool, StorageError> {
-        while self.files.len() < count {
+        while self.count() < count {
             let name = NAMES.into_iter().find(|name| self.files.iter().all(|file| file.name != *name));
             let name = name.expect("there are as many names as files");
             let Some(region) = self.try_to_create(directory, name, self.usual)? else { return Ok(false) };
@@ -273,22 +317,26 @@ impl<R: Region> Spare<R> {
         &mut self,
         directory: &mut D,
         entry_bytes: usize,
-    ) -> Result<(R, &'static str), StorageError> {
+    ) -> Result<NewFile<R>, StorageError> {
         let size = segment_size_for(entry_bytes, self.usual);
         let is_usual = size == self.usual;
         // Made for what comes: all of it fits.
         if let Some(large) = self.large.take_if(|large| large.size() >= size) {
-            return Ok((large, LARGE_SEGMENT_TEMPORARY));
+            return Ok(NewFile { region: large, name: LARGE_SEGMENT_TEMPORARY.to_owned(), stale_end: 0 });
+        }
+        if is_usual && let Some(name) = self.used.pop_front() {
+            let region = directory.open_unread(&name).map_err(io_error("open", directory.path(&name)))?;
+            return Ok(NewFile { region, name, stale_end: size });
         }
         if is_usual && !self.files.is_empty() {
-            let mut file = self.files.remove(0);
-            file.blank().map_err(io_error("write", directory.path(file.name)))?;
-            return Ok((file.region, file.name));
+            let SpareFile { name, region, filled, is_blank } = self.files.remove(0);
+            let stale_end = if is_blank || filled == size { 0 } else { size };
+            return Ok(NewFile { region, name: name.to_owned(), stale_end });
         }
         self.large = None;
         let name = if is_usual { SPARE_NAME } else { LARGE_SEGMENT_TEMPORARY };
         let region = directory.create(name, size).map_err(io_error("make", directory.path(name)))?;
-        Ok((region, name))
+        Ok(NewFile { region, name: name.to_owned(), stale_end: 0 })
     }
 }
 
@@ -303,11 +351,6 @@ impl<R: Region> SpareFile<R> {
             self.filled += len;
         }
         Ok(())
-    }
-
-    /// Makes sure that it reads as zeros.
-    fn blank(&mut self) -> io::Result<()> {
-        if self.is_blank { Ok(()) } else { self.fill(usize::MAX) }
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![allow(unreachable_pub, missing_docs, reason = "shared by several test programs")]
 
+use keva::limits::REUSED_SEGMENTS_MIN;
 use keva::raft::storage::{SnapshotDraft, SnapshotMeta, SnapshotProgress, Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Index, NodeId, Term};
 use keva::util::rng::Rng;
@@ -159,7 +160,7 @@ impl Driver {
         if term == 0 {
             return self.set_hard_state(1);
         }
-        match self.rng.range(0, 22) {
+        match self.rng.range(0, 24) {
             0..=6 => {
                 for _ in 0..self.rng.range(1, 6) {
                     let payload = self.payload();
@@ -177,6 +178,14 @@ impl Driver {
                 self.storage().prepare_spare(budget).map(drop)?;
             }
             12..=17 => self.operate_on_snapshot()?,
+            18 | 19 => {
+                let steps = [1, 3, usize::MAX][self.rng.range(0, 3) as usize];
+                for _ in 0..steps {
+                    if !self.storage().clean_up()? {
+                        break;
+                    }
+                }
+            }
             _ => {
                 self.storage().sync()?;
                 self.settle();
@@ -322,7 +331,7 @@ impl Driver {
         }
     }
 
-    /// Takes a whole snapshot.
+    /// Takes a whole snapshot, and puts away what it takes the place of.
     pub fn take_snapshot(
         &mut self,
         last: EntryId,
@@ -332,6 +341,7 @@ impl Driver {
         assert!(self.begin_snapshot(last, content.to_vec(), received)?, "there is space");
         self.append_snapshot(content.len())?;
         assert!(self.finish_snapshot(usize::MAX)?);
+        while self.storage().clean_up()? {}
         Ok(())
     }
 
@@ -370,7 +380,15 @@ impl Driver {
     /// D11, D15: no file is left that nothing needs, and no segment but those that the margin asks for.
     fn check_files(&self) {
         let storage = self.storage.as_ref().expect("the storage is open");
+        if storage.must_clean_up() {
+            return;
+        }
         let names = self.disk.names();
+        let segments = names.iter().filter(|name| name.starts_with("seg-")).count();
+        let used = names.iter().filter(|name| name.starts_with("used-")).count();
+        let content = self.state().snapshot.as_ref().map_or(0, |(_, content)| content.len());
+        let used_most = REUSED_SEGMENTS_MIN.max(content / 3 / SMALL_SEGMENT_BYTES);
+        assert!(segments > 0 && used <= used_most, "{names:?}");
         let snapshots: Vec<_> = names.iter().filter(|name| name.starts_with("snap-")).collect();
         let expected = self
             .state()

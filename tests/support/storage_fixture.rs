@@ -120,7 +120,8 @@ pub fn snapshot_contents<D: Directory>(storage: &LogStorage<D>) -> Option<(Entry
     Some((meta.last, content))
 }
 
-/// Writes a whole snapshot; `received` says that it came from a leader. Returns how it was finished.
+/// Writes a whole snapshot, and puts away what it takes the place of; `received` says that it came from a leader. Returns
+/// how it was finished.
 pub fn take_snapshot<D: Directory>(
     storage: &mut LogStorage<D>,
     last: EntryId,
@@ -133,5 +134,7 @@ pub fn take_snapshot<D: Directory>(
         storage.append_snapshot(part)?;
     }
     let meta = SnapshotMeta { last, bytes, crc: crc32c::crc32c(content) };
-    storage.finish_snapshot(received.then_some(meta), usize::MAX)
+    let progress = storage.finish_snapshot(received.then_some(meta), usize::MAX)?;
+    while storage.clean_up()? {}
+    Ok(progress)
 }

@@ -129,6 +129,10 @@ impl<S: Storage> Storage for MeteredStorage<S> {
         self.storage.keep_house(budget)
     }
 
+    fn house_debt(&self) -> usize {
+        self.storage.house_debt()
+    }
+
     fn is_dirty(&self) -> bool {
         self.storage.is_dirty()
     }
