@@ -276,7 +276,7 @@ impl Ask {
     pub(crate) fn check(&self, record: &Record, answer: &Answer) -> Verdict {
         let head = &answer.head;
         match (head.status, answer.code().as_str()) {
-            (503 | 507, _) => return Verdict::NotApplied,
+            (408 | 503 | 507, _) => return Verdict::NotApplied,
             (504, _) if self.is_write() => return Verdict::Unknown,
             (409, "idempotency-key-in-flight" | "in-flight") => return Verdict::InFlight,
             _ => {}
