@@ -132,7 +132,9 @@ impl Capture {
             }
             self.write_record(record, out);
         }
-        self.records_written == self.header.records
+        let is_whole = self.records_written == self.header.records;
+        assert!(is_whole || out.len() >= full, "a record is written, remembered or aside");
+        is_whole
     }
 
     fn write_record(&mut self, record: &Record, out: &mut Vec<u8>) {
