@@ -309,8 +309,8 @@ fn conditions_of_reads() {
 #[test]
 fn nothing_is_ignored() {
     let rows: &[(&str, &str, &str, u16, &str)] = &[
-        ("GET", "/v1/storage/key/k?wait=60s", "", 400, "unknown-parameter"),
-        ("GET", "/v1/storage/key/k?watch", "", 400, "unknown-parameter"),
+        ("PUT", "/v1/storage/key/k?wait=60s", "", 400, "unknown-parameter"),
+        ("DELETE", "/v1/storage/key/k?watch", "", 400, "unknown-parameter"),
         ("GET", "/v1/storage/key/k?if_rev=1", "", 400, "unknown-parameter"),
         ("PUT", "/v1/storage/key/k?if_abset", "", 400, "unknown-parameter"),
         ("PUT", "/v1/storage/key/k?delete", "", 400, "unknown-parameter"),

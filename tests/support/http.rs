@@ -7,8 +7,10 @@ use keva::kv::command::Write;
 use keva::kv::payload::Payload;
 use keva::kv::session::WriteId;
 use keva::kv::store::Store;
+use keva::net::api::follow::{Follow, Goal, unchanged_listing};
 use keva::net::api::{
-    Action, ClusterView, HandedOver, Health, MemberView, NodeView, render, render_hand_over, render_status,
+    Action, ClusterView, HandedOver, Health, MemberView, NodeView, Render, render, render_hand_over,
+    render_status,
 };
 use keva::net::client::{Call, ClientConnection, ClientContext, ClientLimits};
 use keva::net::http::response::Response;
@@ -52,6 +54,7 @@ impl TestNode {
                 let status = self.status();
                 render_status(page, &status, &ClusterView { now: Millis(0), members: &[member()] }, &view())
             }
+            Action::Submit { render: Render::Follow(follow), .. } => self.follow(*follow),
             Action::Submit { request, render: how, .. } => {
                 let (revision, outcome) = self.carry_out(request);
                 render(how, reply(revision.0, outcome), &NodeView { time: self.time, ..view() })
@@ -63,6 +66,21 @@ impl TestNode {
                 };
                 render_hand_over(end, &ClusterView { now: Millis(0), members: &[member()] }, &view())
             }
+        }
+    }
+
+    /// A stream begins; whoever waits is told at once that its time is over.
+    fn follow(&mut self, follow: Follow) -> Response {
+        match follow {
+            Follow::Watch(watch) => watch.response(self.store.applied_index()),
+            Follow::Wait(wait) => match wait.goal {
+                Goal::Key { key, .. } => {
+                    let request = Request::Read { key, consistency: wait.consistency };
+                    let (revision, outcome) = self.carry_out(request);
+                    render(wait.render, reply(revision.0, outcome), &view())
+                }
+                Goal::List { above, .. } => unchanged_listing(above),
+            },
         }
     }
 

@@ -1,12 +1,14 @@
 //! A client that follows keys, and holds what it gets against what has really happened.
 
+use std::fmt;
+
 use keva::net::watch::Format;
 use serde_json::Value;
 
 use crate::world::{Kind, Record, Truth};
 
 /// An event as a client reads it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) name: String,
     pub(crate) key: Option<String>,
@@ -14,6 +16,15 @@ pub(crate) struct Event {
     pub(crate) value: Option<Vec<u8>>,
     /// A client may go on from here.
     pub(crate) is_resumable: bool,
+}
+
+/// Without the bytes of long values.
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Event { name, key, revision, value, is_resumable } = self;
+        let bytes = value.as_ref().map_or(0, Vec::len);
+        write!(f, "{name} of {key:?} at {revision} with {bytes} bytes, the end of a revision: {is_resumable}")
+    }
 }
 
 /// Where a reader is: behind this change. `None`: behind all of that revision.
