@@ -195,7 +195,7 @@ impl Follower {
                 }
                 match self.stream.since {
                     Some(since) if self.rng.bool() => {
-                        headers.push_str(&format!("Last-Event-ID: {since}\r\n"))
+                        headers.push_str(&format!("Last-Event-ID: {since}\r\n"));
                     }
                     Some(since) => query.push(format!("since={since}")),
                     None => {}
