@@ -22,7 +22,9 @@ Options:
   --with KIND, --without KIND
                    switch a kind of fault on or off: Delay Loss Reset Cut Narrow Partition OneWay Drift Leap
                    Pause Kill PowerCut CrashPoint CrashAll RecoveryCrash Torn SyncError DiskFull Rot SlowDisk
-                   Stop HangUp Large Storm Wipe Echo Falter Freeze Misdirect RollBack Bulk Lag
+                   Stop HangUp Large Storm Wipe Echo Falter Freeze Misdirect RollBack Bulk Lag;
+                   or a kind of load: Rich (counters, appends, transactions, prefixes), Lives (keys that
+                   expire), Repeats (idempotency keys), Lists (listings), Follow (watches, long polls)
   --nodes N, --users N, --keys N, --operations N
                    instead of what the seed says
   -h, --help       print this

@@ -9,9 +9,10 @@ use keva::kv::range::KeyRange;
 use keva::raft::types::Index;
 use serde_json::{Value, json};
 
-use crate::answer::{Answer, decode_percent, encode_percent};
+use crate::answer::{Answer, encode_percent};
 use crate::checks::Record;
 use crate::checks::model::{Content, Decision};
+use crate::listings::List;
 use crate::plan::{Class, Plan};
 
 /// A life that no run outlasts.
@@ -23,17 +24,6 @@ pub(crate) enum Ask {
     Write(Write),
     Read { key: String, is_stale: bool },
     List(List),
-}
-
-/// A listing.
-#[derive(Clone, Debug)]
-pub(crate) struct List {
-    pub(crate) range: KeyRange,
-    limit: Option<usize>,
-    with_values: bool,
-    is_count: bool,
-    is_json: bool,
-    pub(crate) is_stale: bool,
 }
 
 /// What an answer says about the request's place in the order of everything.
@@ -235,11 +225,11 @@ impl Chooser<'_> {
 }
 
 /// A request as bytes.
-struct Request {
+pub(crate) struct Request {
     method: &'static str,
     path: String,
-    query: Vec<String>,
-    headers: Vec<String>,
+    pub(crate) query: Vec<String>,
+    pub(crate) headers: Vec<String>,
     body: Option<Vec<u8>>,
 }
 
@@ -276,7 +266,7 @@ impl Ask {
     pub(crate) fn check(&self, record: &Record, answer: &Answer) -> Verdict {
         let head = &answer.head;
         match (head.status, answer.code().as_str()) {
-            (503 | 507, _) => return Verdict::NotApplied,
+            (408 | 503 | 507, _) => return Verdict::NotApplied,
             (504, _) if self.is_write() => return Verdict::Unknown,
             (409, "idempotency-key-in-flight" | "in-flight") => return Verdict::InFlight,
             _ => {}
@@ -342,7 +332,7 @@ fn check_write(record: &Record, write: &Write, revision: u64, answer: &Answer) -
 }
 
 impl Request {
-    fn new(method: &'static str, path: &str) -> Request {
+    pub(crate) fn new(method: &'static str, path: &str) -> Request {
         Request { method, path: path.to_owned(), query: Vec::new(), headers: Vec::new(), body: None }
     }
 
@@ -470,132 +460,4 @@ fn transaction_json(transaction: &Transaction) -> Value {
         body["else"] = operations(otherwise);
     }
     body
-}
-
-impl List {
-    fn to_request(&self) -> Request {
-        let mut request = Request::new("GET", "/v1/storage/keys");
-        let KeyRange { prefix, start, end, after } = &self.range;
-        if !prefix.is_empty() {
-            request.query.push(format!("prefix={}", encode_percent(prefix)));
-        }
-        for (name, bound) in [("start", start), ("end", end), ("after", after)] {
-            request.query.extend(bound.iter().map(|key| format!("{name}={}", encode_percent(key))));
-        }
-        if self.is_count {
-            request.query.push("count".to_owned());
-        } else {
-            request.query.extend(self.limit.map(|limit| format!("limit={limit}")));
-            request.query.extend(self.with_values.then(|| "values".to_owned()));
-        }
-        request.query.extend(self.is_stale.then(|| "consistency=stale".to_owned()));
-        request.headers.extend(self.is_json.then(|| "Accept: application/json".to_owned()));
-        request
-    }
-
-    fn contains(&self, key: &str) -> bool {
-        let KeyRange { start, end, after, .. } = &self.range;
-        start.as_deref().is_none_or(|start| start <= key)
-            && end.as_deref().is_none_or(|end| key < end)
-            && after.as_deref().is_none_or(|after| after < key)
-    }
-
-    fn check(&self, record: &Record, revision: u64, answer: &Answer) -> Result<(), String> {
-        if answer.head.status != 200 {
-            return Err("a listing is never refused".to_owned());
-        }
-        let all = record.model.range(&self.range.prefix, revision).filter(|(key, _)| self.contains(key));
-        let all: Vec<(&str, &Content)> = all.map(|(key, content)| (&**key, content)).collect();
-        if self.is_count {
-            return self.check_count(all.len(), revision, answer);
-        }
-        let (listed, next) =
-            if self.is_json { self.read_json(revision, answer)? } else { read_text(answer)? };
-        let names = || all.iter().map(|(key, _)| *key).collect::<Vec<_>>();
-        let is_prefix = listed.len() <= all.len().min(self.limit.unwrap_or(1000))
-            && listed.iter().zip(&all).all(|(listed, (key, content))| listed.agrees(key, content));
-        if !is_prefix {
-            return Err(format!("there are {:?}", names()));
-        }
-        let is_whole = listed.len() == all.len();
-        if is_whole == next.is_some() || listed.is_empty() != all.is_empty() {
-            return Err(format!("the end is wrong, there are {:?}", names()));
-        }
-        Ok(())
-    }
-
-    fn check_count(&self, count: usize, revision: u64, answer: &Answer) -> Result<(), String> {
-        let is_right = if self.is_json {
-            let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-            body["count"] == count && body["revision"] == revision
-        } else {
-            *answer.body == *format!("{count}\n").as_bytes()
-        };
-        if is_right { Ok(()) } else { Err(format!("there are {count} keys")) }
-    }
-
-    fn read_json(&self, revision: u64, answer: &Answer) -> Result<(Vec<Listed>, Option<String>), String> {
-        let body: Value = serde_json::from_slice(&answer.body).map_err(|error| error.to_string())?;
-        if body["revision"] != revision {
-            return Err("another revision than in the head".to_owned());
-        }
-        let keys = body["keys"].as_array().ok_or("no keys")?;
-        let listed = keys.iter().map(|key| Listed {
-            key: key["key"].as_str().unwrap_or_default().to_owned(),
-            size: key["size"].as_u64(),
-            revision: key["revision"].as_u64(),
-            ttl: Some(key.get("ttl").map(|ttl| ttl.as_u64().expect("a life is a number"))),
-            value: self.with_values.then(|| key["value"].as_str().unwrap_or_default().to_owned()),
-        });
-        Ok((listed.collect(), body["next"].as_str().map(str::to_owned)))
-    }
-
-    /// The request for the next page, if there is one.
-    pub(crate) fn next_page(&self, answer: &Answer) -> Option<List> {
-        if self.is_count || answer.head.status != 200 {
-            return None;
-        }
-        let next = match self.is_json {
-            true => serde_json::from_slice::<Value>(&answer.body).ok()?["next"].as_str()?.to_owned(),
-            false => answer.head.next.clone()?,
-        };
-        let range = KeyRange { after: Some(next), ..self.range.clone() };
-        Some(List { range, ..self.clone() })
-    }
-}
-
-/// A key as a listing shows it; `None` for what the listing does not show.
-#[derive(Debug)]
-struct Listed {
-    key: String,
-    size: Option<u64>,
-    revision: Option<u64>,
-    ttl: Option<Option<u64>>,
-    value: Option<String>,
-}
-
-impl Listed {
-    fn agrees(&self, key: &str, content: &Content) -> bool {
-        self.key == key
-            && self.size.is_none_or(|size| size == content.value.len() as u64)
-            && self.revision.is_none_or(|revision| revision == content.revision)
-            && self.value.as_ref().is_none_or(|value| *value.as_bytes() == *content.value)
-            && self.ttl.is_none_or(|ttl| match (ttl, content.ttl_ms) {
-                (None, None) => true,
-                (Some(left), Some(ttl_ms)) => left <= ttl_ms.div_ceil(1000),
-                _ => false,
-            })
-    }
-}
-
-fn read_text(answer: &Answer) -> Result<(Vec<Listed>, Option<String>), String> {
-    let text = std::str::from_utf8(&answer.body).map_err(|error| error.to_string())?;
-    let listed = text.lines().map(|line| Listed {
-        key: decode_percent(line),
-        size: None,
-        revision: None,
-        ttl: None,
-        value: None,
-    });
-    Ok((listed.collect(), answer.head.next.clone()))
 }

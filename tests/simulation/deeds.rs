@@ -7,11 +7,12 @@ use fastrand::Rng;
 use keva::kv::command::{Command, Operation, Write};
 
 use crate::answer::Answer;
-use crate::asks::{Ask, Chooser, List, Verdict};
+use crate::asks::{Ask, Chooser, Verdict};
 use crate::checks::Record;
 use crate::checks::model::Decision;
 use crate::checks::order::Span;
 use crate::env::Env;
+use crate::listings::List;
 use crate::marks::Mark;
 use crate::plan::{Class, Plan, exponential, stream};
 use crate::users::{Load, User, What};

@@ -195,7 +195,7 @@ impl Follower {
                 }
                 match self.stream.since {
                     Some(since) if self.rng.bool() => {
-                        headers.push_str(&format!("Last-Event-ID: {since}\r\n"))
+                        headers.push_str(&format!("Last-Event-ID: {since}\r\n"));
                     }
                     Some(since) => query.push(format!("since={since}")),
                     None => {}
@@ -277,7 +277,7 @@ impl Follower {
             let Some(head) = Head::parse(&self.input) else { return };
             if head.status != 200 {
                 let Some(answer) = Answer::take(&mut self.input) else { return };
-                assert!(matches!(head.status, 503), "a stream is not refused like this: {answer:?}");
+                assert!(matches!(head.status, 408 | 503), "a stream is not refused like this: {answer:?}");
                 return self.leave(env);
             }
             self.begin_stream(env, load, &head);
@@ -362,7 +362,7 @@ impl Follower {
     fn finish_wait(&mut self, env: &mut Env, load: &mut Load, answer: &Answer) {
         env.trace(|| format!("follower{} is told {answer:?} for {:?}", self.index, self.wish));
         let head = &answer.head;
-        if head.status == 503 {
+        if matches!(head.status, 408 | 503) {
             return;
         }
         let revision = head.revision.unwrap_or_else(|| panic!("no revision: {answer:?}"));

@@ -13,6 +13,7 @@ mod followers;
 mod following;
 mod hosts;
 mod links;
+mod listings;
 mod marks;
 mod network;
 mod node;

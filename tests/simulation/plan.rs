@@ -392,7 +392,7 @@ impl Plan {
         // Appending comes to an end, where values are not large for other reasons.
         self.value_bytes_max = match self.classes.has(Class::Bulk) || self.classes.has(Class::Large) {
             true => 80_000,
-            false => 60,
+            false => 24,
         };
     }
 

@@ -324,7 +324,8 @@ impl User {
             (412, Action::Create { .. } | Action::CompareAndSet { .. }) => {
                 Outcome::ConditionFailed(head.etag)
             }
-            (503 | 507, _) => Outcome::NotApplied,
+            // A clock that leapt may cut a request off.
+            (408 | 503 | 507, _) => Outcome::NotApplied,
             (504, action) if action != Action::Get => Outcome::Unknown,
             (status, action) => panic!("{action:?} must not be answered by {status}"),
         };

@@ -4,6 +4,7 @@ mod atlas;
 mod durable;
 mod lives;
 pub(crate) mod model;
+mod notes;
 pub(crate) mod order;
 pub(crate) mod record;
 mod safety;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use keva::kv::command::Command;
 use keva::raft::entry::Entry;
 use keva::raft::message::{AppendOutcome, Envelope, Message, SnapshotOutcome};
 use keva::raft::storage::{Storage, snapshot_id};
@@ -12,7 +11,8 @@ use keva::replica::replica::Replica;
 
 use super::atlas::{Atlas, Harm, place};
 use super::durable::DurableView;
-use super::record::{Decision, Record};
+use super::notes::note;
+use super::record::Record;
 use super::snapshots::Snapshots;
 use crate::marks::{Mark, Marks};
 use crate::plan::Plan;
@@ -199,17 +199,8 @@ impl Checks {
             let bytes = self.bytes.remove(&(Index(index), term)).expect("kept until now");
             let entry = Entry::decode(&bytes).expect("as it was");
             self.bytes.retain(|(other, _), _| other.0 > index);
-            let entry = self.record.push(entry, raft.term(), tick);
-            note_decision(marks, &entry.decision);
-            if entry.write.as_ref().is_some_and(|write| write.command == Command::Tick) {
-                marks.hit(Mark::Ticked);
-            }
-            if std::mem::take(&mut self.record.model.overtaken) > 0 {
-                marks.hit(Mark::ExpiryOvertaken);
-            }
-            for _ in 0..self.record.model.expired.len() {
-                marks.hit(Mark::Expired);
-            }
+            self.record.push(entry, raft.term(), tick);
+            note(marks, &mut self.record);
             if term < raft.term() {
                 marks.hit(Mark::OldTermCommitted);
             }
@@ -531,26 +522,4 @@ impl Checks {
         assert!(has_again, "node {node} votes again, and has not got back the committed entry {lost}");
         Some(harm)
     }
-}
-
-fn note_decision(marks: &mut Marks, decision: &Decision) {
-    let mark = match decision {
-        Decision::Skipped => Mark::WriteSkipped,
-        Decision::Counted(_) => Mark::Counted,
-        Decision::Deleted(1..) => Mark::PrefixDeleted,
-        Decision::Transaction(true, _) => Mark::TransactionDone,
-        Decision::Transaction(false, _) => Mark::TransactionElse,
-        Decision::RequirementFailed(_) => Mark::TransactionFailed,
-        Decision::Refused("not-a-number") => Mark::NotANumber,
-        Decision::Refused("overflow") => Mark::Overflow,
-        Decision::Refused(_) => Mark::TooLong,
-        Decision::Repeated(_) => Mark::Repeated,
-        Decision::KeyReused => Mark::KeyReused,
-        Decision::NoOp
-        | Decision::Internal
-        | Decision::Written
-        | Decision::Deleted(0)
-        | Decision::Failed(_) => return,
-    };
-    marks.hit(mark);
 }
