@@ -138,6 +138,8 @@ impl Faults {
                 let until = env.now + rng.u64(..env.plan.unit() * 10);
                 env.mark(Mark::ClockStoodStill);
                 nodes[node].clock.freeze(env.now, until);
+                // All other clocks leap, as seen from this one.
+                env.checks.record.lives.leapt += until - env.now;
                 if rng.bool() {
                     nodes[node].stand_still(env, until);
                 }

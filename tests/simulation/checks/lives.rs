@@ -1,8 +1,9 @@
 //! No key loses its life early: checked against true time, with what the simulation itself does to the clocks.
 //!
-//! Where no clock runs fast, a life may be short only by the rounding to milliseconds, once per leader. A clock that
-//! leapt or ran fast makes its node's idea of the cluster's time wrong until another leader's replaces it, so then all
-//! that any clock was ahead at any time is granted.
+//! Where all clocks run as they should, a life may be short only by the rounding to milliseconds, once per leader. A clock
+//! that was ahead of its leader's at any time stays ahead for as long as that leader is in office, and makes lives short
+//! when its node leads next. So where clocks leap, stand still or run at different rates, all by which they were apart at
+//! any time is granted.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::plan::{Class, Plan};
 #[derive(Debug, Default)]
 pub(crate) struct Lives {
     pub(crate) now: u64,
-    /// How far clocks leapt, all together.
+    /// How far clocks leapt, or others did while one stood still, all together.
     pub(crate) leapt: u64,
     drifts: bool,
     /// When a request with a number was first sent.
