@@ -57,8 +57,9 @@ tests_for() {
         echo storage_snapshots storage_snapshot_damage storage_model
         ;;
     moved-before-standing) echo storage_repair ;;
-    expire-early | logical-time-goes-back) echo kv ;;
-    bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | reset-without-later-keys | watch-*)
+    append-without-bound | expire-early | logical-time-goes-back | transaction-reads-around-itself) echo kv ;;
+    bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | \
+        reset-without-later-keys | watch-*)
         echo watch
         ;;
     recycled-keeps-salt) echo storage_reuse ;;

@@ -88,6 +88,17 @@ fn a_wiped_node_does_not_vote_until_everybody_has_answered() {
 // F22: a disk that was set back to an older copy is noticed, gets what it lacks, and no write is lost.
 #[test]
 fn an_older_copy_of_a_disk_is_noticed() {
+    set_back(2);
+}
+
+// F22: also when its next start has a number that was met before.
+#[test]
+fn a_copy_from_before_the_last_start_is_noticed() {
+    set_back(1);
+}
+
+/// Sets a disk back by so many starts.
+fn set_back(starts: usize) {
     let mut cluster = Cluster::start_with(&ClusterOptions::new(3).wait_time("0.5").settings(SMALL_FILES));
     let leader = cluster.leader();
     let victim = cluster.others(leader)[0];
@@ -97,21 +108,31 @@ fn an_older_copy_of_a_disk_is_noticed() {
     let copy = cluster.directory().join("copy");
     stop(&mut cluster, victim);
     copy_directory(&directory, &copy);
-    for life in 0..2 {
+    for life in 0..starts {
         cluster.start_node(victim);
         write_some(&mut cluster.client(victim), &format!("life{life}"), 20, &mut kept);
         stop(&mut cluster, victim);
     }
-    let offset = cluster.node(leader).log_length();
+    let (offset, own_offset) = (cluster.node(leader).log_length(), cluster.node(victim).log_length());
     std::fs::remove_dir_all(&directory).expect("it is there");
     std::fs::rename(&copy, &directory).expect("the copy takes its place");
     cluster.start_node(victim);
     wait_said(&mut cluster, leader, offset, &["ERROR", "went back in time"]);
+    wait_said(&mut cluster, victim, own_offset, &["ERROR", "an older copy of the working directory"]);
     assert_all_there(&mut cluster.client(victim), &kept);
+    wait_said(&mut cluster, victim, own_offset, &["this node votes from here on"]);
+    cluster.wait_ready(victim);
     write_some(&mut cluster.client(victim), "after", 20, &mut kept);
     for node in 0..3 {
         assert_all_there(&mut cluster.client(node), &kept);
     }
+    // Its vote counts again, also for those who have noticed.
+    let leader = cluster.leader();
+    let two = cluster.others(leader);
+    cluster.node(leader).kill();
+    cluster.wait_leader(&two);
+    write_some(&mut cluster.client(victim), "two", 20, &mut kept);
+    assert_all_there(&mut cluster.client(victim), &kept);
 }
 
 // ---- a damaged disk -----------------------------------------------------------------------------------------------

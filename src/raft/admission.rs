@@ -200,6 +200,11 @@ impl<S: Storage> Raft<S> {
             // It could not take over.
             leader.transfer.take_if(|transfer| transfer.to == from);
         }
+        if self.suspects.contains(&from) {
+            // It may ask for another reason, or its answer was lost. It must not vote again before it is trusted.
+            self.send(from, Message::RolledBack);
+            return;
+        }
         let commit_index = self.has_committed_in_term().then_some(self.commit_index);
         let (standing, is_empty) = (self.standing(), self.is_empty());
         self.send(from, Message::AdmissionResponse { standing, is_empty, commit_index });

@@ -91,3 +91,4 @@ mod snapshot;
 pub mod storage;
 mod transfer;
 pub mod types;
+mod view;

@@ -10,8 +10,9 @@
 //! They also tell it. It then does what a node does that was started on an empty directory, see `admission`: it votes no
 //! more until all others have said which terms they know, it uses up its vote in all of these, and it has everything
 //! that the leader had committed. That is durable before it answers. From the answer on it is not suspected any more,
-//! because no vote that it gave without knowing comes later than the answer, and the first one after it is given with
-//! everything that it had forgotten:
+//! because no vote that it gave without knowing comes later than the answer. Whoever suspects it does not answer its
+//! questions for admission before that, so nobody suspects a node that has been admitted. And the first vote that it
+//! gives then is given with everything that it had forgotten:
 //!
 //! - a vote. Whoever got it was in that term then and names a term at least as late, so it is not given twice;
 //! - an acknowledgement that made an entry committed. The leader whose answer admits the node has that entry and counts

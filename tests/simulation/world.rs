@@ -383,6 +383,9 @@ impl World {
                 return Some(format!("node{} has work left: {waiting:?}", node + 1));
             }
         }
+        if let Some((node, suspect)) = self.env.checks.atlas.suspicion(core) {
+            return Some(format!("node{} still distrusts node{}", node + 1, suspect + 1));
+        }
         let (last, commit, applied, _) = places[0];
         let is_even = last == commit && commit == applied && places.iter().all(|place| *place == places[0]);
         if leaders != 1 || !is_even {

@@ -189,6 +189,11 @@ impl Atlas {
         went_back
     }
 
+    /// One of these nodes that does not trust the votes of another one, and that one.
+    pub(crate) fn suspicion(&self, among: &[usize]) -> Option<(usize, usize)> {
+        self.suspects.iter().copied().find(|(node, suspect)| among.contains(node) && among.contains(suspect))
+    }
+
     /// A node's process hears that a peer knows of its older disk.
     pub(crate) fn on_renounced(&mut self, observer: usize, peer: NodeId) {
         self.suspects.remove(&(observer, place(peer)));
