@@ -35,12 +35,13 @@ impl<R: Region> Retired<R> {
     }
 
     /// Takes segments that a snapshot with so many bytes of content has taken the place of. The next snapshot is due when
-    /// the log has grown to a share of that: more files are not needed until then.
+    /// the log has grown to a share of that, and it goes on growing while that one is written; many more files are not
+    /// needed until then.
     pub(crate) fn add(&mut self, old: impl IntoIterator<Item = Segment<R>>, snapshot_bytes: u64) {
         self.segments.extend(old);
-        let log_bytes = usize::try_from(snapshot_bytes / SNAPSHOT_DATA_BYTES_PER_LOG_BYTE);
-        let segments = log_bytes.unwrap_or(usize::MAX) / self.usual;
-        self.used_max = segments.max(REUSED_SEGMENTS_MIN);
+        let log_bytes = snapshot_bytes / SNAPSHOT_DATA_BYTES_PER_LOG_BYTE;
+        let segments = usize::try_from(log_bytes.div_ceil(self.usual as u64)).unwrap_or(usize::MAX);
+        self.used_max = segments.saturating_add(1).max(REUSED_SEGMENTS_MIN);
     }
 
     /// Whether the names must be synced before the files can be used again.

@@ -387,7 +387,7 @@ impl Driver {
         let segments = names.iter().filter(|name| name.starts_with("seg-")).count();
         let used = names.iter().filter(|name| name.starts_with("used-")).count();
         let content = self.state().snapshot.as_ref().map_or(0, |(_, content)| content.len());
-        let used_most = REUSED_SEGMENTS_MIN.max(content / 3 / SMALL_SEGMENT_BYTES);
+        let used_most = REUSED_SEGMENTS_MIN.max((content / 3).div_ceil(SMALL_SEGMENT_BYTES) + 1);
         assert!(segments > 0 && used <= used_most, "{names:?}");
         let snapshots: Vec<_> = names.iter().filter(|name| name.starts_with("snap-")).collect();
         let expected = self
