@@ -104,6 +104,10 @@ pub(crate) fn open_identity<D: Directory>(
     file.check(membership, owner).map_err(|reason| {
         StorageError::Refused(format!("{reason} ({path} was written at this node's first start)"))
     })?;
+    // Before a node's first start is complete no other file could tell.
+    if cluster_id(file.cluster_name.as_deref(), &file.members) != owner.cluster_id {
+        return Err(damaged(&path, "the cluster's number is not that of its name or members"));
+    }
     Ok(owner)
 }
 

@@ -122,9 +122,11 @@ impl User {
                 // The same key for something else: a mistake that must be noticed.
                 let last =
                     rich.last.take().filter(|last| rich.rng.u32(..10) == 0 && last.command != write.command);
+                let is_new = last.is_none();
                 let key = last.and_then(|last| last.idempotency_key);
                 write.idempotency_key = Some(key.unwrap_or_else(|| format!("u{}-{tag}", self.index)));
-                rich.last = Some(write.clone());
+                // Once only, so that it is never the first request again.
+                rich.last = is_new.then(|| write.clone());
             }
         }
         let call = env.checks.next_tick();
