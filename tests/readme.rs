@@ -1,15 +1,16 @@
 //! The README is true: its commands are executed against a live cluster and must print what it says.
 //!
-//! A block marked `console` is a list of commands, each behind `$ `, followed by the lines that it prints. `...` in an
-//! expected line stands for any text. The nodes of the examples listen on ports 8380 to 8382; the test puts its own
-//! nodes' addresses in their place. A block marked `sh` that calls a script of the repository is executed as it is.
+//! A block marked `console` is a list of commands, each behind `$ `, with its further lines behind `> `, followed by the
+//! lines that it prints. `...` in an expected line stands for any text. The nodes of the examples listen on ports 8380 to
+//! 8382; the test puts its own nodes' addresses in their place. A block marked `console busybox` is the same for a system
+//! that has only BusyBox. A block marked `sh` that calls a script of the repository is executed as it is.
 
 mod support;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::cluster::Cluster;
+use support::cluster::{Cluster, report};
 use support::loopback::LoopbackAddress;
 
 const README: &str = include_str!("../README.md");
@@ -33,54 +34,92 @@ fn blocks(info: &str) -> Vec<Vec<&'static str>> {
     blocks
 }
 
-fn examples() -> Vec<Example> {
+fn examples(info: &str) -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
-    for line in blocks("console").concat() {
-        match line.strip_prefix("$ ") {
-            Some(command) => examples.push(Example { command: command.to_owned(), expected: Vec::new() }),
-            None => examples.last_mut().expect("output follows a command").expected.push(line.to_owned()),
+    for line in blocks(info).concat() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            examples.push(Example { command: command.to_owned(), expected: Vec::new() });
+            continue;
+        }
+        let example = examples.last_mut().expect("a command comes first");
+        match line.strip_prefix("> ").filter(|_| example.expected.is_empty()) {
+            Some(more) => example.command.push_str(&format!("\n{more}")),
+            None if line.is_empty() => {}
+            None => example.expected.push(line.to_owned()),
         }
     }
     examples
 }
 
-/// Whether `line` is `pattern`, in which `...` stands for anything.
+/// Whether `line` is `pattern`, in which every `...` stands for anything.
 fn matches(pattern: &str, line: &str) -> bool {
-    match pattern.split_once("...") {
-        None => pattern == line,
-        Some((start, end)) => {
-            line.len() >= start.len() + end.len() && line.starts_with(start) && line.ends_with(end)
-        }
-    }
+    let Some((start, rest)) = pattern.split_once("...") else { return pattern == line };
+    let Some(line) = line.strip_prefix(start) else { return false };
+    line.char_indices().map(|(at, _)| at).chain([line.len()]).any(|at| matches(rest, &line[at..]))
 }
 
-fn shell(script: &str, directory: &Path) -> Output {
-    Command::new("bash").arg("-c").arg(script).current_dir(directory).output().expect("bash runs")
+fn shell(shell: &[&str], script: &str, directory: &Path) -> Output {
+    let mut command = Command::new(shell[0]);
+    command.args(&shell[1..]).arg("-c").arg(script).current_dir(directory).output().expect("the shell runs")
 }
 
-/// All examples run in one shell, because later ones use variables of earlier ones.
-#[test]
-fn the_examples_print_what_the_readme_says() {
-    let examples = examples();
-    assert!(examples.len() >= 15, "the README has lost its examples, or this test no longer finds them");
+/// Runs all examples in one shell, because later ones use variables of earlier ones.
+fn run(examples: &[Example], interpreter: &[&str], preamble: &str) {
     let cluster = Cluster::start(3);
     let scratch = tempfile::tempdir().expect("a scratch directory");
-    let mut script = String::from("exec 2>/dev/null\n");
+    let mut script = format!("exec 2>errors\n{preamble}\n");
     for (number, example) in examples.iter().enumerate() {
-        script.push_str(&format!("echo '#{number}'\n{}\necho\n", example.command));
+        script.push_str(&format!("echo '#{number}'\necho '#{number}' >&2\n{}\necho\n", example.command));
     }
     for node in 0..3 {
         script = script.replace(&format!("localhost:838{node}"), &cluster.client_address(node).to_string());
     }
-    let output = shell(&script, scratch.path());
+    let output = shell(interpreter, &script, scratch.path());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    for (number, example) in examples.iter().enumerate() {
+    let errors = std::fs::read_to_string(scratch.path().join("errors")).unwrap_or_default();
+    let part = |text: &str, number: usize| {
         let after = text.split_once(&format!("#{number}\n")).expect("every command was reached").1;
-        let printed = after.split_once(&format!("#{}\n", number + 1)).map_or(after, |(printed, _)| printed);
+        after.split_once(&format!("#{}\n", number + 1)).map_or(after, |(part, _)| part).to_owned()
+    };
+    for (number, example) in examples.iter().enumerate() {
+        let printed = part(&text, number);
         let printed: Vec<&str> = printed.lines().filter(|line| !line.is_empty()).collect();
         let as_promised = printed.len() == example.expected.len()
             && example.expected.iter().zip(&printed).all(|(pattern, line)| matches(pattern, line));
-        assert!(as_promised, "$ {}\nexpected {:?}\nprinted  {printed:?}", example.command, example.expected);
+        let (command, errors) = (&example.command, part(&errors, number));
+        assert!(as_promised, "$ {command}\nexpected {:?}\nprinted  {printed:?}\n{errors}", example.expected);
+    }
+}
+
+#[test]
+fn the_examples_print_what_the_readme_says() {
+    let examples = examples("console");
+    assert!(examples.len() >= 60, "the README has lost its examples, or this test no longer finds them");
+    run(&examples, &["bash"], "");
+}
+
+/// The recipes for systems without curl and bash.
+#[test]
+fn the_examples_for_busybox_print_what_the_readme_says() {
+    let examples = examples("console busybox");
+    assert!(examples.len() >= 15, "the README has lost its examples, or this test no longer finds them");
+    if !has_busybox() {
+        report(
+            "SKIPPED: BusyBox is missing, and its recipes were NOT executed; install it (apt-get install busybox)",
+        );
+        return;
+    }
+    run(&examples, &["busybox", "sh"], "wget() { busybox wget \"$@\"; }");
+}
+
+/// Whether there is BusyBox; it is installed where nobody is asked for a password, in containers and on build machines.
+fn has_busybox() -> bool {
+    let is_there = || Command::new("busybox").arg("true").status().is_ok_and(|status| status.success());
+    is_there() || {
+        let install = "test \"$(id -u)\" = 0 && command -v apt-get && install() {
+                           apt-get install -y --no-install-recommends busybox
+                       } && { install || { apt-get update && install; }; }";
+        shell(&["sh"], install, Path::new("/")).status.success() && is_there()
     }
 }
 
@@ -92,7 +131,7 @@ fn the_demo_runs() {
     let address = LoopbackAddress::take();
     let keva = env!("CARGO_BIN_EXE_keva");
     let script = format!("KEVA_BIN='{keva}' scripts/cluster.sh demo --address {}", address.ip());
-    let output = shell(&script, Path::new(env!("CARGO_MANIFEST_DIR")));
+    let output = shell(&["bash"], &script, Path::new(env!("CARGO_MANIFEST_DIR")));
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains(r#"{"done":"true"}"#), "the demo shows a write:\n{text}");
@@ -100,6 +139,9 @@ fn the_demo_runs() {
 
 #[test]
 fn the_pattern_matcher_can_fail() {
+    assert!(
+        matches("a...c...e...", "abcde") && !matches("a...c...e", "abced") && !matches("a...b...b", "ab")
+    );
     assert!(matches("host...", "host3") && matches("a...c", "abc") && matches("x", "x"));
     assert!(!matches("host...", "hos") && !matches("ab...bc", "abc") && !matches("x", "y"));
 }

@@ -18,6 +18,8 @@ pub(crate) const ROOT: &str = concat!(
   POST       /v1/storage/key/KEY?append   add the body behind the value
   POST       /v1/storage/key/KEY?add=N    add a whole number to the value; a missing one is 0
   GET, HEAD  /v1/storage/keys             list keys: ?prefix= &start= &end= &after= &limit= &values &count
+  GET        /v1/storage/keys?watch       follow the keys of a range; also GET /v1/storage/key/KEY?watch
+  GET        /v1/storage/keys?wait=60s    answer when one has changed; also GET /v1/storage/key/KEY?wait=60s
   DELETE     /v1/storage/keys?prefix=P    delete all keys that begin with P, or every key with ?all
   POST       /v1/storage/txn              several conditions, reads and writes at once, as JSON
   GET        /v1/cluster                  the cluster's state as JSON
@@ -33,6 +35,7 @@ Writes of one key take If-Match and If-None-Match, or ?if_rev=REVISION and ?if_a
 Writes that give a value take ?ttl=30s: the key is deleted when the time is over.
 Every write takes Idempotency-Key: a name for it, so that sending it again does not repeat it.
 Reads take If-None-Match, ?consistency=linearizable|stale and ?missing=404.
+A watch takes ?since=REVISION or Last-Event-ID; with since=0 it begins with all keys. A wait takes If-None-Match.
 Every request that needs the cluster takes ?timeout=5s.
 
   curl -d hello http://HOST:PORT/v1/storage/key/greeting
