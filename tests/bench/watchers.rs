@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_secs(3);
 /// Writes per second that all watchers of the second part see.
 const RATES: [u32; 3] = [100, 300, 1_000];
 /// Connections that write them.
-const WRITERS: u32 = 8;
+const WRITERS: u32 = 32;
 /// Until the last events have come.
 const LAST_EVENTS: Duration = Duration::from_secs(3);
 

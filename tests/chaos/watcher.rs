@@ -152,9 +152,9 @@ impl Follower {
     fn connect(&mut self) -> Result<Option<Stream>, String> {
         let node = self.nodes[self.rng.usize(..self.nodes.len())];
         let since = match self.rng.u32(..100) {
-            0 => 0,
+            0..3 => 0,
             // A comment says as well that everything before was sent.
-            1..50 => self.place.revision,
+            3..50 => self.place.revision,
             _ => self.place.id,
         };
         let mut target = self.habit.target();
