@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Options;
 use super::generator::{Keys, Kind, Outcome, Plan, percentile, run};
-use super::report::wait_while_making;
+use super::report::{longest_turn, page, wait_while_making};
 use super::support::cluster::{Cluster, ClusterOptions};
 use super::support::http_client::HttpClient;
 use super::support::http_message::Answer;
@@ -129,8 +129,7 @@ impl Target<'_> {
         // Every connection's keys exist from here on, and memory is as a load leaves it.
         self.others(duration);
         self.rest();
-        let (plain, plain_peak) = self.peak(|| self.others(duration));
-        let title = self.title("All keys, page by page, alone and while others read and write");
+        let title = self.title("All keys, page by page, alone and while others read and write (ratio: p99 to that without the listing)");
         let columns = [
             "",
             "keys/s alone",
@@ -138,6 +137,7 @@ impl Target<'_> {
             "keys/s",
             "page p99",
             "memory more",
+            "longest turn",
             "reads/s",
             "p50",
             "p99",
@@ -148,16 +148,15 @@ impl Target<'_> {
             "ratio",
         ];
         let mut table = Table::new(&title, &columns);
-        let mut row = vec!["nobody lists".to_owned(), String::new(), String::new(), String::new()];
-        row.extend([String::new(), mebibytes(plain_peak)]);
-        row.extend(latencies(&plain, &plain));
-        table.row(row);
         for (query, is_json) in FORMS {
             self.rest();
             let before = Usage::of(self.pid).anonymous_bytes;
             let (alone, peak) = self.peak(|| self.list(query, is_json, &AtomicBool::new(false), false));
             assert!(alone.keys >= self.options.keys, "{query}: only {} keys were listed", alone.keys);
             let more = peak.saturating_sub(before);
+            // Each time anew: what else the machine does changes.
+            let (plain, plain_peak) = self.peak(|| self.others(duration));
+            let turns = page(self.address);
             let is_over = AtomicBool::new(false);
             let ((others, busy), busy_peak) = self.peak(|| {
                 std::thread::scope(|scope| {
@@ -174,6 +173,7 @@ impl Target<'_> {
                 format!("{:.0}", busy.rate()),
                 microseconds(percentile(&busy.pages, 0.99)),
                 mebibytes(busy_peak.saturating_sub(plain_peak)),
+                longest_turn(&turns, &page(self.address), "none"),
             ];
             row.extend(latencies(&others, &plain));
             table.row(row);
