@@ -242,9 +242,10 @@ impl Feed {
         let write = match done {
             Some(write) if is_of(write) => Some(write.clone()),
             Some(write) => {
-                let expected = write.events(&self.state);
-                let text =
-                    format!("{revision}: acknowledged {write:?} should be {expected:?}, seen was {events:?}");
+                let keys: Vec<String> = write.events(&self.state).into_keys().collect();
+                let text = format!(
+                    "{revision}: acknowledged {write:?} should be seen of {keys:?}, seen was {events:?}"
+                );
                 complaints.add(tally, text);
                 None
             }

@@ -1,10 +1,14 @@
 //! What clients have asked to be changed, and the events that follow from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::support::history::{Action, History, Outcome};
 use super::support::workload::{MishapKind, WriterReport};
+
+/// Bytes of a value that a message shows.
+const SHOWN_BYTES: usize = 40;
 
 /// A value as it is, with what is known of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,7 +25,7 @@ pub struct Held {
 pub type State = BTreeMap<String, Held>;
 
 /// What a write does with a key, or several.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Gives it a value that nothing else gives it.
     Put {
@@ -49,6 +53,21 @@ pub enum Effect {
         /// The beginning of the keys.
         prefix: String,
     },
+}
+
+/// Values as text, and not all of long ones.
+impl fmt::Debug for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Effect::Put { key, value, life } => {
+                let text = String::from_utf8_lossy(&value[..value.len().min(SHOWN_BYTES)]);
+                write!(f, "put {key} {text:?} for {life:?}")
+            }
+            Effect::Add { key, by } => write!(f, "add {by} to {key}"),
+            Effect::Delete { key } => write!(f, "delete {key}"),
+            Effect::DeletePrefix { prefix } => write!(f, "delete all of {prefix}"),
+        }
+    }
 }
 
 /// A write that was done or may have been.
