@@ -16,15 +16,18 @@ machine's processors; let nothing else run.
 
 Options:
   --only PARTS         some of: throughput,latency,idle,failover,size [default: these],
-                       growth,keys,rejoin,amplification
+                       growth,keys,rejoin,amplification,listing,watchers
   --seconds N          seconds per measurement under load [default: 10]
   --idle-seconds N     seconds per measurement without requests [default: 60]
   --connections N      client connections for the throughput [default: 64]
   --value-bytes N      length of the values in bytes [default: 256]
   --overwrites N       of growth: how many overwrites [default: 1000000]
   --overwritten-keys N of growth: of how many keys [default: 1000]
-  --keys N             of keys, rejoin and amplification: how many keys [default: 1000000]
-  --key-value-bytes N  of keys and rejoin: length of their values in bytes [default: 100]
+  --keys N             of keys, rejoin, amplification and listing: how many keys [default: 1000000]
+  --key-value-bytes N  of keys, rejoin and listing: length of their values in bytes [default: 100]
+  --watchers N         of watchers: clients that follow keys that nobody writes [default: 5000]. Each
+                       needs an open file here and in the node: see ulimit -Hn
+  --followers N        of watchers: clients who all see every write [default: 1000]
   --rounds N           how often the leader is killed, and how often it is asked to stop [default: 20]
   --directory DIR      the nodes' data goes into a new directory in DIR, so this chooses the disk that
                        is measured [default: target/tmp]
@@ -49,7 +52,7 @@ while (($# > 0)); do
         exit
         ;;
     --only | --seconds | --idle-seconds | --connections | --value-bytes | --rounds | \
-        --overwrites | --overwritten-keys | --keys | --key-value-bytes)
+        --overwrites | --overwritten-keys | --keys | --key-value-bytes | --watchers | --followers)
         (($# > 1)) || usage_error "$1 takes a value"
         arguments+=("$1" "$2")
         shift

@@ -10,10 +10,12 @@ usage() {
 Usage: scripts/chaos.sh [OPTIONS]
 
 Builds the release program and runs rounds of chaos against a cluster of real processes on this machine:
-clients read, write and compare-and-set on all nodes while nodes are killed, paused and stopped and their
+clients read, write, compare-and-set and watch on all nodes while nodes are killed, paused and stopped and their
 links fail, all drawn from a seed. At the end of each round the faults stop, and then: every node must be
-ready within 30 seconds, every acknowledged write must be there exactly once, and the history of what the
-clients were told must be linearizable. Prints a line per round, and the sums at the end.
+ready within 30 seconds, every acknowledged write must be there exactly once, the history of what the
+clients were told must be linearizable, and every client that follows keys, and goes on at another node
+whenever its stream ends, must have got the events of all writes, in order, each once, and no others.
+Prints a line per round, and the sums at the end.
 
 Exit code: 0 when nothing was wrong, 1 when something was (the cluster's files are kept then), 2 for
 wrong usage. Ctrl-C ends the run after the current round, with all checks.

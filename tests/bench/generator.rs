@@ -158,7 +158,7 @@ fn build(plan: &Plan, connection: usize, request: usize) -> Option<Vec<u8>> {
     let number = request * plan.connections + connection;
     let target = match plan.keys {
         Keys::Own => {
-            format!("/v1/storage/key/bench/{connection:04}/{:04}", request % REQUESTS_PER_CONNECTION)
+            format!("/v1/storage/key/own/{connection:04}/{:04}", request % REQUESTS_PER_CONNECTION)
         }
         Keys::Shared(keys) => format!("/v1/storage/key/bench/{:08}", number % keys),
         Keys::Each(keys) if number < keys => format!("/v1/storage/key/bench/{number:08}"),

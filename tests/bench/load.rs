@@ -8,12 +8,15 @@ mod amplification;
 mod disk;
 mod generator;
 mod growth;
+mod listing;
 mod report;
 mod scenarios;
 #[path = "../support/mod.rs"]
 mod support;
+mod swarm;
 mod table;
 mod usage;
+mod watchers;
 
 use std::path::PathBuf;
 
@@ -40,6 +43,10 @@ enum Part {
     Rejoin,
     /// Bytes written to the disk: by single writes, one per second; under full load; when idle.
     Amplification,
+    /// Many keys: all of them in pages, counted, and deleted, and what the others notice of it.
+    Listing,
+    /// Very many clients that follow keys: memory, processor, and how soon they learn what happens.
+    Watchers,
 }
 
 /// The parts that run unless others are named.
@@ -73,12 +80,18 @@ struct Options {
     /// Keys that the growth part overwrites
     #[arg(long, default_value_t = 1_000)]
     overwritten_keys: usize,
-    /// Keys of the keys, rejoin and amplification parts
+    /// Keys of the keys, rejoin, amplification and listing parts
     #[arg(long, default_value_t = 1_000_000)]
     keys: usize,
     /// Length of their values in bytes
     #[arg(long, default_value_t = 100)]
     key_value_bytes: usize,
+    /// Clients of the watchers part that follow keys that nobody writes
+    #[arg(long, default_value_t = 5_000)]
+    watchers: usize,
+    /// Clients of the watchers part who all see every write
+    #[arg(long, default_value_t = 1_000)]
+    followers: usize,
     /// The nodes keep their data in a scratch directory in here; its file system is what is measured
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     directory: PathBuf,
@@ -105,6 +118,8 @@ fn main() {
             Part::Keys => growth::keys(&options),
             Part::Rejoin => growth::rejoin(&options),
             Part::Amplification => amplification::amplification(&options),
+            Part::Listing => listing::listing(&options),
+            Part::Watchers => watchers::watchers(&options),
         }
     }
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();

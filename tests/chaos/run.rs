@@ -10,19 +10,28 @@ use fastrand::Rng;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::fault::FaultKind;
+use super::feed::Feed;
+use super::mixer::Mixer;
 use super::options::Options;
 use super::promises::{Complaints, Promises};
 use super::support::cluster::{Cluster, ClusterOptions, report};
 use super::support::history::{History, Outcome};
 use super::support::history_client::HistoryClients;
 use super::support::http_client::HttpClient;
-use super::support::workload::Writer;
+use super::support::workload::{MishapKind, Writer, write_once};
 use super::support::{linearizability, witness};
 use super::tally::Tally;
+use super::write::{Effect, Write, of_history, of_report};
 
 /// Clients that share keys, and their keys.
 const CLIENTS: u32 = 6;
 const KEYS: u32 = 18;
+/// Clients that write in all ways.
+const MIXERS: u32 = 4;
+/// Short enough that watchers come back too late at times, and are shown all keys.
+const SETTINGS: &str = "[limits]\nhistory_size = '4MiB'\n";
+/// How often the last write of a round is tried in a whole cluster.
+const LAST_WRITES_MAX: u32 = 20;
 /// Faults in a round.
 const FAULTS_PER_ROUND: usize = 8;
 /// Rounds with the same nodes and data. Then everything is read again after a kill of all nodes, and the next cluster
@@ -64,15 +73,21 @@ struct Series<'a> {
     options: &'a Options,
     cluster: Cluster,
     earlier: Vec<Promises>,
+    feed: Feed,
+    /// Counts the last writes of rounds.
+    ends: u64,
 }
 
 impl Series<'_> {
     fn start(options: &Options) -> Series<'_> {
         let wait_time = format!("'{}ms'", options.wait_time_ms);
-        let mut cluster_options = ClusterOptions::new(options.nodes).wait_time(&wait_time).relayed();
+        let mut cluster_options =
+            ClusterOptions::new(options.nodes).wait_time(&wait_time).relayed().settings(SETTINGS);
         cluster_options.parent_directory.clone_from(&options.directory);
         let cluster = Cluster::start_with(&cluster_options);
-        Series { options, cluster, earlier: Vec::new() }
+        let addresses: Vec<_> = (0..options.nodes).map(|node| cluster.client_address(node)).collect();
+        let feed = Feed::start(&addresses, options.seed);
+        Series { options, cluster, earlier: Vec::new(), feed, ends: 0 }
     }
 
     fn round(&mut self, number: u64, total: &mut Tally) {
@@ -81,8 +96,10 @@ impl Series<'_> {
         let seed = round_seed(self.options.seed, number);
         let addresses: Vec<_> =
             (0..self.cluster.len()).map(|node| self.cluster.client_address(node)).collect();
-        let sharers =
-            HistoryClients::start_named(&format!("r{number}"), addresses.clone(), CLIENTS, KEYS, seed);
+        let shared = format!("r{number}");
+        let sharers = HistoryClients::start_named(&shared, addresses.clone(), CLIENTS, KEYS, seed);
+        let mixers: Vec<Mixer> =
+            (0..MIXERS).map(|client| Mixer::start(&addresses, client, number, seed)).collect();
         let writers: Vec<Writer> = addresses
             .iter()
             .enumerate()
@@ -97,9 +114,15 @@ impl Series<'_> {
         tally.ready = healed.elapsed();
         let history = sharers.stop();
         let mut promises = Promises::default();
-        writers.into_iter().for_each(|writer| promises.add(writer.stop()));
+        let mut writes = of_history(&shared, &history);
+        for report in writers.into_iter().map(Writer::stop) {
+            writes.extend(of_report(&report));
+            promises.add(report);
+        }
+        writes.extend(mixers.into_iter().flat_map(Mixer::stop));
 
         let mut complaints = Complaints::default();
+        self.check_feed(writes, &mut tally, &mut complaints);
         self.check(&history, &promises, &mut tally, &mut complaints);
         self.earlier.push(promises);
         tally.time = start.elapsed();
@@ -129,6 +152,27 @@ impl Series<'_> {
         }
     }
 
+    /// What everybody has learned who follows keys, up to a last write.
+    fn check_feed(&mut self, mut writes: Vec<Write>, tally: &mut Tally, complaints: &mut Complaints) {
+        let mut client = self.cluster.client(0);
+        for _ in 0..LAST_WRITES_MAX {
+            let called = Instant::now();
+            self.ends += 1;
+            let (key, value) = (format!("end/{}", self.ends), self.ends.to_string());
+            let result = write_once(&mut client, &key, &value);
+            let effects = vec![Effect::Put { key, value: value.into_bytes(), life: None }];
+            match result {
+                Ok(end) => {
+                    writes.push(Write { effects, revision: Some(end), called });
+                    return self.feed.check(end, writes, tally, complaints);
+                }
+                Err((MishapKind::Unknown, _)) => writes.push(Write { effects, revision: None, called }),
+                Err(_) => {}
+            }
+        }
+        complaints.add(tally, "nobody can write in a whole cluster".to_owned());
+    }
+
     fn check(&self, history: &History, promises: &Promises, tally: &mut Tally, complaints: &mut Complaints) {
         let (operations, unknown) = promises.operations();
         tally.operations = operations + history.operations.len() as u64;
@@ -152,6 +196,7 @@ impl Series<'_> {
         self.cluster.wait_all_ready();
         let mut tally = Tally { kills: all.len() as u64, ready: start.elapsed(), ..Tally::default() };
         let mut complaints = Complaints::default();
+        self.check_feed(Vec::new(), &mut tally, &mut complaints);
         let mut clients = self.clients();
         for promises in &self.earlier {
             // Through another node than the first time.

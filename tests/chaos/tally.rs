@@ -27,6 +27,16 @@ pub struct Tally {
     pub lost: u64,
     /// Acknowledged writes that were there at another revision, so had been done again.
     pub doubled: u64,
+    /// Events that watchers have got, keys that they were shown included, and that were held against the writes.
+    pub events: u64,
+    /// Streams that watchers have followed.
+    pub streams: u64,
+    /// How often a watcher was shown all keys, because it asked for it or came back too late.
+    pub dumps: u64,
+    /// Keys that were gone because their time was over.
+    pub expiries: u64,
+    /// Revisions that no watcher of all keys has seen as they came.
+    pub unseen: u64,
     /// Everything that was wrong, those two included.
     pub violations: u64,
 }
@@ -43,6 +53,11 @@ impl AddAssign for Tally {
         self.kept += other.kept;
         self.lost += other.lost;
         self.doubled += other.doubled;
+        self.events += other.events;
+        self.streams += other.streams;
+        self.dumps += other.dumps;
+        self.expiries += other.expiries;
+        self.unseen += other.unseen;
         self.violations += other.violations;
     }
 }
@@ -52,7 +67,8 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} rounds, {:.2} minutes, ready after {:.2} s at most, {} kills -9, {} other faults, {} operations, \
-             {} unknown outcomes, {} writes read back, {} lost, {} doubled, {} violations",
+             {} unknown outcomes, {} writes read back, {} lost, {} doubled, {} events in {} streams and {} dumps, \
+             {} expiries, {} revisions unseen, {} violations",
             self.rounds,
             self.time.as_secs_f64() / 60.0,
             self.ready.as_secs_f64(),
@@ -63,6 +79,11 @@ impl fmt::Display for Tally {
             self.kept,
             self.lost,
             self.doubled,
+            self.events,
+            self.streams,
+            self.dumps,
+            self.expiries,
+            self.unseen,
             self.violations
         )
     }

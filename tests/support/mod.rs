@@ -24,5 +24,6 @@ pub mod sim_disk;
 pub mod sim_region;
 pub mod storage_driver;
 pub mod storage_fixture;
+pub mod watch_event;
 pub mod witness;
 pub mod workload;

@@ -4,4 +4,6 @@ mod cases;
 mod model;
 mod reader;
 mod waits;
+#[path = "../support/watch_event.rs"]
+mod watch_event;
 mod world;
