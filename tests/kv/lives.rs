@@ -7,8 +7,8 @@ use keva::util::time::LogicalTime;
 
 use crate::snapshots::snapshot;
 use crate::writes::{
-    State, add, append, applied, delete, expire, id, op_put, payload, put, put_for, put_if, revisions, told,
-    when,
+    State, add, append, applied, delete, delete_prefix, expire, id, op_put, payload, put, put_for, put_if,
+    revisions, told, when,
 };
 
 fn times(state: &State) -> (u64, Option<u64>) {
@@ -193,4 +193,20 @@ fn lives_go_on_behind_a_snapshot() {
         assert_eq!((state.value("a").is_some(), state.value("b").is_some()), (true, false));
     }
     assert_eq!(state.store, restored.store);
+}
+
+/// Keys that are deleted together take their lives with them, be they few or many.
+#[test]
+fn deleting_by_prefix_ends_lives() {
+    for count in [0, 1, 2, 3, 4, 5, 19, 20] {
+        let mut state = State::default();
+        for n in 0..20 {
+            let part = if n < count { "gone" } else { "kept" };
+            let _ = state.run(put_for(&format!("{part}/{n}"), "1", 1 + n));
+        }
+        assert_eq!(state.run(delete_prefix("gone/")), Applied::Deleted(count));
+        let kept = (count..20).map(|n| (format!("kept/{n}"), n + 1));
+        assert_eq!(expired(&state, 99, 99), kept.collect::<Vec<_>>());
+        assert_eq!(times(&state).1, (count < 20).then_some(count + 1));
+    }
 }
