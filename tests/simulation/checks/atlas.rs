@@ -73,6 +73,14 @@ impl Atlas {
         self.disks[node].lost.iter().chain(&self.disks[node].before_rot)
     }
 
+    /// The node has promised what its disk holds, and goes on rotting.
+    pub(crate) fn on_acknowledged(&mut self, node: usize, view: &DurableView) {
+        let disk = &mut self.disks[node];
+        if disk.harm == Some(Harm::Rotten) && disk.before_rot.is_some() {
+            disk.before_rot = Some(view.clone());
+        }
+    }
+
     pub(crate) fn is_sound(&self, node: usize) -> bool {
         self.disks[node].harm.is_none()
     }

@@ -454,11 +454,13 @@ impl Checks {
             Message::RequestVoteResponse { granted: true } => self.check_vote(node, *term, *to),
             Message::AppendEntriesResponse { outcome: AppendOutcome::Accepted { match_index } } => {
                 self.check_acknowledgement(node, *term, *match_index);
+                self.atlas.on_acknowledged(node, &self.durable[node]);
             }
             Message::InstallSnapshotResponse {
                 outcome: SnapshotOutcome::Installed { match_index }, ..
             } => {
                 self.check_acknowledgement(node, *term, *match_index);
+                self.atlas.on_acknowledged(node, &self.durable[node]);
             }
             _ => {}
         }
