@@ -1,7 +1,7 @@
 //! What goes wrong, and when.
 
 use fastrand::Rng;
-use keva::limits::TIME_CHECKPOINT_MS;
+use keva::limits::{IDEMPOTENCY_MS_MIN, TIME_CHECKPOINT_MS};
 
 use crate::checks::Harm;
 use crate::env::{Env, Event};
@@ -126,7 +126,10 @@ impl Faults {
             }
             Class::Leap => {
                 let mut leap = rng.u64(..env.plan.unit() * 10);
-                if leap.is_multiple_of(2) && env.plan.classes.has(Class::Lives) && nodes.len() == 1 {
+                // Outcomes are remembered for a while, and that may not pass by leaps.
+                let may_be_long = env.checks.record.lives.leapt < IDEMPOTENCY_MS_MIN * 1000 / 2;
+                let is_long = leap.is_multiple_of(2) && may_be_long;
+                if is_long && env.plan.classes.has(Class::Lives) && nodes.len() == 1 {
                     // So long that the time is written down. With others, such a leader would be none any more.
                     leap += TIME_CHECKPOINT_MS * 1000;
                 }
