@@ -84,9 +84,12 @@ fn lives_end_on_every_node() {
     assert_eq!(round.ask("PUT", "/v1/storage/key/kept?ttl=3s", &[], b"v").status, 200);
     assert_eq!(round.ask("POST", "/v1/storage/key/count?add=1&ttl=1h", &[], b"").status, 200);
     for read in round.ask_all("GET", "/v1/storage/key/short", &[]) {
-        assert_eq!((read.status, read.header("Keva-TTL")), (200, Some("3")));
+        // Rounded up, so that it is never 0 while the key is there.
+        let left = read.header("Keva-TTL").and_then(|left| left.parse().ok());
+        assert!(read.status == 200 && left.is_some_and(|left: u64| (1..=3).contains(&left)), "{read:?}");
     }
-    assert_eq!(round.get("/v1/storage/key/count").header("Keva-TTL"), Some("3600"));
+    let left = round.get("/v1/storage/key/count").header("Keva-TTL").and_then(|left| left.parse().ok());
+    assert!(left.is_some_and(|left: u64| (3_590..=3_600).contains(&left)), "{left:?}");
     // A write without a life clears it.
     round.put("kept", "for ever");
     assert!(
