@@ -222,6 +222,9 @@ fn conditions_of_writes() {
     let many = format!("If-Match: {many}\r\n");
     let bad: &[(&str, &str, &str)] = &[
         ("", "If-Match: 5\r\n", "bad-condition"),
+        ("", "If-Match: \r\n", "bad-condition"),
+        ("", "If-None-Match: \r\n", "bad-condition"),
+        ("", "If-None-Match: , ,\r\n", "bad-condition"),
         ("", "If-Match: \"5\r\n", "bad-condition"),
         ("", "If-Match: \"5\" \"6\"\r\n", "bad-condition"),
         ("", "If-Match: \"5\", *\r\n", "bad-condition"),

@@ -20,6 +20,7 @@ pub mod raft_cluster;
 pub mod raft_story;
 pub mod raft_text;
 pub mod relay;
+pub mod round;
 pub mod sim_disk;
 pub mod sim_region;
 pub mod storage_driver;

@@ -93,7 +93,8 @@ fn matcher(
     Ok(result)
 }
 
-/// Adds the revisions of a list of entity tags. A tag that is no revision was not made here: it matches nothing.
+/// Adds the revisions of a list of entity tags. A tag that is no revision was not made here: it matches nothing. A list
+/// without a tag is an error: it comes from a script whose variable is empty, and must not make a write unconditional.
 fn parse_tags(
     line: &[u8],
     name: &'static str,
@@ -101,6 +102,7 @@ fn parse_tags(
     revisions: &mut Vec<Index>,
 ) -> Result<(), Problem> {
     let mut rest = line;
+    let mut has_tag = false;
     loop {
         rest = rest.trim_ascii_start();
         let (is_weak, tag) = match rest.strip_prefix(b"W/") {
@@ -121,12 +123,14 @@ fn parse_tags(
                 revisions.push(revision);
             }
             rest = tag[end + 1..].trim_ascii_start();
+            has_tag = true;
         } else if is_weak {
             return Err(malformed_tags(name));
         }
         // Empty members of a list are allowed (RFC 9110, section 5.6.1.2).
         match rest.split_first() {
-            None => return Ok(()),
+            None if has_tag => return Ok(()),
+            None => return Err(malformed_tags(name)),
             Some((b',', tail)) => rest = tail,
             Some(_) => return Err(malformed_tags(name)),
         }
@@ -137,7 +141,7 @@ fn malformed_tags(name: &str) -> Problem {
     let twin = if name == "if-match" { "if_rev=5" } else { "if_absent" };
     let detail = format!(
         "the header {name} must be * or revisions in double quotes, like {name}: \"5\"; a shell may have removed the \
-         quotes (for a write, ?{twin} needs none)"
+         quotes, or a variable may be empty (for a write, ?{twin} needs none)"
     );
     Problem::bad_request("bad-condition", detail)
 }
