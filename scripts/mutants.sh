@@ -58,6 +58,7 @@ tests_for() {
     moved-before-standing) echo storage_repair ;;
     recycled-keeps-salt) echo storage_reuse ;;
     reserve-used-by-growth) echo storage_full ;;
+    void-segments-count) echo storage_snapshots ;;
     esac
 }
 
