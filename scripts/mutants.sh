@@ -69,6 +69,7 @@ tests_for() {
         time-told-before-office | time-written-for-nothing | upkeep-taken-from-others)
         echo replica
         ;;
+    void-segments-count) echo storage_snapshots ;;
     esac
 }
 
