@@ -51,7 +51,7 @@ readonly SLOW='any-answer-confirms-reads deleted-key-comes-back incarnation-not-
 tests_for() {
     case $1 in
     chunk-of-another-snapshot | snapshot-answer-before-sync) echo raft_stories raft_tables ;;
-    roll-back-answer-before-sync) echo raft_stories ;;
+    roll-back-answer-before-sync | suspect-votes-count) echo raft_stories ;;
     gap-behind-snapshot-accepted | log-begun-before-snapshot | log-kept-over-conflict | snapshot-before-hard-state | \
         start-over-keeps-terms)
         echo storage_snapshots storage_snapshot_damage storage_model
@@ -66,7 +66,7 @@ tests_for() {
     reserve-used-by-growth) echo storage_full ;;
     clock-keeps-to-earlier-leader | clock-reset-by-snapshot | expiry-proposed-again | history-outlives-snapshot | \
         key-outlives-client | life-rounded-down | time-not-written | time-stops-between-leaders | \
-        time-told-before-office | time-written-for-nothing | upkeep-taken-from-others)
+        serves-before-admission | time-told-before-office | time-written-for-nothing | upkeep-taken-from-others)
         echo replica
         ;;
     void-segments-count) echo storage_snapshots ;;
