@@ -29,7 +29,7 @@ impl<D: Directory> LogStorage<D> {
     }
 
     /// Does one step of putting away what a snapshot has taken the place of, each as short as the system allows, and says
-    /// whether there was one. A part of [`Storage::keep_house`].
+    /// whether there was one. A part of [`Storage::keep_house`](crate::raft::storage::Storage::keep_house).
     ///
     /// # Errors
     /// When the disk fails.
@@ -79,7 +79,7 @@ impl<D: Directory> LogStorage<D> {
         Ok(had_used)
     }
 
-    /// The work of [`Storage::keep_house`].
+    /// The work of [`Storage::keep_house`](crate::raft::storage::Storage::keep_house).
     pub(super) fn keep_house_once(&mut self, budget: usize) -> Result<Housekeeping, StorageError> {
         // The log's next file and what is put away take turns: neither may wait for the other to come to an end.
         let may_clean_up = !self.cleaned_up || self.log.spare_debt() == 0;
