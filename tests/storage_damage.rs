@@ -237,6 +237,14 @@ fn segments_in_the_wrong_place() {
     disk.put(FIRST, &second);
     disk.put(SECOND, &first);
     assert!(refused(&disk).contains("under a wrong name"));
+    // F11: a block that the disk has put in the wrong place is damage, which other nodes can make good.
+    let (disk, _) = sample(false);
+    let mut misdirected = first.clone();
+    misdirected[..4096].copy_from_slice(&second[..4096]);
+    disk.put(FIRST, &misdirected);
+    let error = LogStorage::open(disk.directory(), options(3)).err().expect("it is damaged");
+    assert!(error.to_string().contains("the header of segment 2"), "{error}");
+    assert!(matches!(error, StorageError::Damaged { .. }));
     let (disk, _) = sample(false);
     disk.put("seg-0000000002 (copy).log", &second);
     assert!(refused(&disk).contains("not a name that Keva gives"));

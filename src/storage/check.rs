@@ -188,7 +188,7 @@ fn check_snapshot<D: Directory>(
 ) {
     let path = directory.path(name);
     let region = directory.open(name).map_err(open_error(path.clone()));
-    match region.and_then(|region| SnapshotFile::open(region, last, owner, path)) {
+    match region.and_then(|region| SnapshotFile::open(region, last, owner, path, &[])) {
         Ok(file) => {
             let SnapshotMeta { last, bytes, .. } = file.meta();
             report.note(format!("{name}: everything up to entry {}, {bytes} bytes", last.index));

@@ -259,21 +259,34 @@ fn read_headers<D: Directory>(
     owner: Owner,
     found: Vec<FoundSegment<D::Region>>,
 ) -> Result<Vec<(SegmentHeader, D::Region)>, StorageError> {
-    let mut segments = Vec::new();
+    let (mut segments, mut misplaced) = (Vec::new(), Vec::new());
     for FoundSegment { seq, region } in found {
         let path = directory.path(&segment_name(seq));
         let header = SegmentHeader::decode(&region, owner)
             .map_err(|error| error.explain(path.clone(), 0, "the segment's header or size", owner))?;
-        if header.seq != seq {
-            return Err(StorageError::Refused(format!(
-                "{path} is the segment {}, under a wrong name: give each seg-*.log its own name back",
-                header.seq
-            )));
+        if header.seq == seq {
+            segments.push((header, region));
+        } else {
+            misplaced.push((header.seq, path));
         }
-        segments.push((header, region));
     }
     segments.sort_by_key(|(header, _)| header.seq);
-    Ok(segments)
+    match misplaced.pop() {
+        Some((seq, path)) => Err(explain_misplaced(seq, path, &segments)),
+        None => Ok(segments),
+    }
+}
+
+/// A file begins with the header of segment `seq`, which is not the one of its name.
+fn explain_misplaced<R>(seq: u64, path: String, well_named: &[(SegmentHeader, R)]) -> StorageError {
+    if well_named.iter().any(|(header, _)| header.seq == seq) {
+        // That segment is where it belongs, so nobody has mixed up names: the disk has put a block in the wrong place.
+        let detail = format!("here is the header of segment {seq}, which is not what was written there");
+        return StorageError::Damaged { file: path, offset: 0, detail };
+    }
+    StorageError::Refused(format!(
+        "{path} is the segment {seq}, under a wrong name: give each seg-*.log its own name back"
+    ))
 }
 
 /// Parts the segments that still count from those whose every entry is void.

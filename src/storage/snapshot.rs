@@ -138,10 +138,19 @@ impl<R: Region> SnapshotFile<R> {
         last: EntryId,
         owner: Owner,
         path: String,
+        others: &[EntryId],
     ) -> Result<SnapshotFile<R>, StorageError> {
         region.seal();
         let header = SnapshotHeader::decode(&region, owner)
             .map_err(|error| error.explain(path.clone(), 0, "the snapshot's header", owner))?;
+        if header.meta.last != last && others.contains(&header.meta.last) {
+            // That one is there, too, so nobody has mixed up names: the disk has put a block in the wrong place.
+            let detail = format!(
+                "here is the header of snapshot {}, which is not what was written there",
+                header.meta.last
+            );
+            return Err(StorageError::Damaged { file: path, offset: 0, detail });
+        }
         if header.meta.last != last {
             return Err(StorageError::Refused(format!(
                 "{path} is the snapshot up to {}, under a wrong name: give each snap-*.snap its own name back",

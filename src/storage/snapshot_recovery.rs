@@ -37,7 +37,7 @@ pub(crate) fn find_snapshot<D: Directory>(
         let name = snapshot_name(*last);
         let path = directory.path(&name);
         let region = directory.open(&name).map_err(open_error(path.clone()));
-        match region.and_then(|region| SnapshotFile::open(region, *last, owner, path)) {
+        match region.and_then(|region| SnapshotFile::open(region, *last, owner, path, &lasts)) {
             Ok(file) => {
                 newest = Some(file);
                 break;
