@@ -57,14 +57,14 @@ tests_for() {
         echo storage_snapshots storage_snapshot_damage storage_model
         ;;
     moved-before-standing) echo storage_repair ;;
-    append-without-bound | expire-early | logical-time-goes-back | transaction-reads-around-itself) echo kv ;;
+    append-without-bound | count-misses-changes | expire-early | logical-time-goes-back | transaction-reads-around-itself) echo kv ;;
     bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | \
-        reset-without-later-keys | watch-*)
+        reset-without-later-keys | skipped-unnoticed | watch-*)
         echo watch
         ;;
     recycled-keeps-salt) echo storage_reuse ;;
     reserve-used-by-growth) echo storage_full ;;
-    clock-keeps-to-earlier-leader | clock-reset-by-snapshot | expiry-proposed-again | history-outlives-snapshot | \
+    clock-keeps-to-earlier-leader | clock-never-set-back | clock-reset-by-snapshot | expiry-proposed-again | history-outlives-snapshot | \
         key-outlives-client | life-rounded-down | time-not-written | time-stops-between-leaders | \
         serves-before-admission | time-told-before-office | time-written-for-nothing | upkeep-taken-from-others)
         echo replica

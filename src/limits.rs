@@ -27,6 +27,8 @@ pub const IDEMPOTENT_OUTCOME_BYTES_MAX: usize = 1 << 20;
 pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Keys that one entry expires. More go into the next entry.
 pub const EXPIRIES_MAX: usize = 256;
+/// Such entries that are proposed before the first of them is applied.
+pub const EXPIRIES_IN_FLIGHT_MAX: usize = 16;
 /// While keys have a time to live, the log holds the time at least this often, so that a cluster that was stopped knows
 /// how old they are to within this many milliseconds of its running time.
 pub const TIME_CHECKPOINT_MS: u64 = 60_000;
@@ -43,7 +45,7 @@ pub const PAGE_KEYS_DEFAULT: usize = 1000;
 /// Most keys in one page of a listing that can be asked for.
 pub const PAGE_KEYS_MAX: usize = 10_000;
 /// Bytes of keys and, if asked for, values in one page of a listing. Beyond it the page ends. One key is always listed.
-pub const PAGE_BYTES_MAX: usize = 1 << 20;
+pub const PAGE_BYTES_MAX: usize = 128 << 10;
 /// Bytes of past changes that a node keeps for watchers unless the configuration says otherwise.
 pub const HISTORY_BYTES_DEFAULT: usize = 8 << 20;
 /// Smallest value that can be configured.
@@ -105,6 +107,11 @@ pub const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
 pub const FORWARDS_HELD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of committed entries applied in one turn. One entry is always applied, however large.
 pub const APPLY_BYTES_PER_TURN_MAX: usize = 4 << 20;
+/// Bytes of values and keys that one turn answers reads with. The answer that reaches it is the turn's last.
+pub const READ_BYTES_PER_TURN_MAX: usize = 2 << 20;
+/// Keys that one turn removes for an entry that removes all keys with a prefix, and counts for requests that ask how many
+/// there are. A millisecond or two.
+pub const KEYS_PER_TURN_MAX: usize = 4096;
 
 /// Longest head of a request (request line and headers), in bytes. Beyond it: 431.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 16 << 10;

@@ -319,11 +319,7 @@ fn values_survive_json() {
 
 #[test]
 fn an_empty_count_and_revision() {
-    let how = || Render::Listing {
-        form: ListingForm::Json { with_values: false },
-        if_match: None,
-        if_none_match: None,
-    };
+    let how = || Render::Listing { form: ListingForm::Json, if_match: None, if_none_match: None };
     let response = render(how(), reply(0, Outcome::Count(0)), &view());
     assert_eq!(
         (response.body.as_slice(), response.etag),

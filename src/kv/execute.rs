@@ -15,29 +15,78 @@ use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::LogicalTime;
 
+/// A removal of many keys, which goes on.
+#[derive(Clone, Debug)]
+pub(super) struct Removal {
+    prefix: String,
+    /// So many are gone.
+    count: u64,
+    name: Option<Name>,
+}
+
+/// The name under which a write's outcome is to be remembered.
+#[derive(Clone, Debug)]
+struct Name {
+    key: String,
+    fingerprint: u64,
+}
+
 impl Store {
-    /// Carries out the write of the entry at `index`, unless it has an idempotency key that was used before.
-    pub(super) fn execute(&mut self, index: Index, write: Write) -> Applied {
+    /// Carries out the write of the entry at `index`, unless it has an idempotency key that was used before. `None`: there
+    /// is more to be removed, see [`Store::go_on`].
+    pub(super) fn execute(&mut self, index: Index, write: Write, removals_max: usize) -> Option<Applied> {
         let Write { mut command, idempotency_key } = write;
-        let Some(key) = idempotency_key else { return self.execute_command(index, command, false) };
-        let fingerprint = fingerprint(&mut command);
-        if let Some(known) = self.idempotency.get(&key).filter(|_| !mutant("repeated-executes-again")) {
-            if known.fingerprint != fingerprint {
-                return Applied::KeyReused;
-            }
-            let first = decode_outcome(&known.outcome).expect("outcomes are checked when they come in");
-            return Applied::Repeated { revision: known.revision, first: Box::new(first) };
+        let name = idempotency_key.map(|key| Name { key, fingerprint: fingerprint(&mut command) });
+        if let Some(first) = name.as_ref().and_then(|name| self.first_outcome(name)) {
+            return Some(first);
         }
-        let outcome = self.execute_command(index, command, true);
+        if let Command::DeletePrefix { prefix } = command {
+            return self.go_on(index, Removal { prefix, count: 0, name }, removals_max);
+        }
+        let outcome = self.execute_command(index, command, name.is_some());
+        self.remember(index, name, &outcome);
+        Some(outcome)
+    }
+
+    /// Removes the next `removals_max` keys. `None`: there may be more.
+    pub(super) fn go_on(
+        &mut self,
+        index: Index,
+        mut removal: Removal,
+        removals_max: usize,
+    ) -> Option<Applied> {
+        let count = self.remove_prefix(index, &removal.prefix, removals_max);
+        removal.count += count as u64;
+        if count == removals_max {
+            self.removal = Some(removal);
+            return None;
+        }
+        let outcome = Applied::Deleted(removal.count);
+        self.remember(index, removal.name, &outcome);
+        Some(outcome)
+    }
+
+    /// What the name stands for, if it was used before.
+    fn first_outcome(&self, name: &Name) -> Option<Applied> {
+        let known = self.idempotency.get(&name.key).filter(|_| !mutant("repeated-executes-again"))?;
+        if known.fingerprint != name.fingerprint {
+            return Some(Applied::KeyReused);
+        }
+        let first = decode_outcome(&known.outcome).expect("outcomes are checked when they come in");
+        Some(Applied::Repeated { revision: known.revision, first: Box::new(first) })
+    }
+
+    fn remember(&mut self, index: Index, name: Option<Name>, outcome: &Applied) {
+        let Some(Name { key, fingerprint }) = name else { return };
         if matches!(outcome, Applied::ConditionFailed { .. }) && mutant("failures-not-remembered") {
-            return outcome;
+            return;
         }
         let record = Record {
             key: key.into(),
             fingerprint,
             time: self.logical_time,
             revision: index,
-            outcome: encode_outcome(&outcome),
+            outcome: encode_outcome(outcome),
         };
         let is_new = self.idempotency.push(record);
         assert!(
@@ -45,7 +94,6 @@ impl Store {
             "a key that is remembered is not executed again"
         );
         self.evict_records();
-        outcome
     }
 
     /// Forgets outcomes that are too old or too many.
@@ -100,7 +148,7 @@ impl Store {
                     Err(refusal) => Applied::Refused(refusal),
                 }
             }
-            Command::DeletePrefix { prefix } => Applied::Deleted(self.remove_prefix(index, &prefix)),
+            Command::DeletePrefix { .. } => unreachable!("it may have several parts"),
             Command::Transaction(transaction) => {
                 let overlay = Overlay::new(&self.items, index, self.logical_time, is_remembered);
                 let (outcome, writes) = overlay.run(transaction);
@@ -131,6 +179,11 @@ impl Store {
     fn put(&mut self, key: String, item: Item) {
         let kind = ChangeKind::Put(item.clone());
         self.changes.push(Change { revision: item.revision, key: key.as_str().into(), kind, is_last: false });
+        if let Some(count) = &mut self.count
+            && self.items.get(&key).is_none()
+        {
+            count.on_added(&key);
+        }
         if let Some((key, old)) = self.items.put(key, item) {
             keep_aside(&mut self.capture, key.into_boxed_str(), old);
         }
@@ -142,15 +195,21 @@ impl Store {
             return;
         }
         if let Some(old) = self.items.remove(key) {
+            if let Some(count) = &mut self.count {
+                count.on_removed(key);
+            }
             self.changes.push(Change { revision, key: key.into(), kind, is_last: false });
             keep_aside(&mut self.capture, key.into(), old);
         }
     }
 
-    fn remove_prefix(&mut self, revision: Index, prefix: &str) -> u64 {
-        let before = self.items.count();
-        let Store { items, changes, capture, .. } = self;
-        items.remove_prefix(prefix, |key, old| {
+    /// At most `max` keys; says how many.
+    fn remove_prefix(&mut self, revision: Index, prefix: &str, max: usize) -> usize {
+        let Store { items, changes, capture, count, .. } = self;
+        items.remove_prefix(prefix, max, |key, old| {
+            if let Some(count) = count {
+                count.on_removed(&key);
+            }
             changes.push(Change {
                 revision,
                 key: key.as_ref().into(),
@@ -158,8 +217,7 @@ impl Store {
                 is_last: false,
             });
             keep_aside(capture, key, old);
-        });
-        before - items.count()
+        })
     }
 
     /// Removes the keys whose life is over, and that nobody has written since the leader saw it.
@@ -172,7 +230,7 @@ impl Store {
                 self.remove(index, key, ChangeKind::Expire);
             }
         }
-        self.changes.sort_unstable_by(|one, other| one.key.cmp(&other.key));
+        self.changes.sort();
     }
 }
 

@@ -79,6 +79,15 @@ impl History {
         self.changes.extend(changes.into_iter().filter(is_kept));
     }
 
+    /// One entry's changes, of this revision, were too many to be kept. So nobody can be told all that came since any
+    /// earlier one.
+    pub fn skip(&mut self, revision: Index) {
+        self.clear(revision);
+        if !mutant("skipped-unnoticed") {
+            self.first += 1;
+        }
+    }
+
     /// Forgets the changes of the oldest entry that there is.
     fn drop_oldest(&mut self) {
         let oldest = self.changes.front().expect("bytes are those of changes").revision;
@@ -134,7 +143,7 @@ impl History {
 }
 
 /// What a change is reckoned as: its own size, its key, its value and its type.
-fn change_bytes(change: &Change) -> usize {
+pub(super) fn change_bytes(change: &Change) -> usize {
     let content = match &change.kind {
         ChangeKind::Put(item) => item.value.len() + item.content_type.as_ref().map_or(0, |name| name.len()),
         ChangeKind::Delete | ChangeKind::Expire => 0,

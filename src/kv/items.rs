@@ -102,28 +102,24 @@ impl Items {
         Some(old)
     }
 
-    /// Removes all keys that begin with `prefix` and hands them out in their order. Costs as much as there are of them,
-    /// however many others there are.
-    pub(crate) fn remove_prefix(&mut self, prefix: &str, mut on_removed: impl FnMut(Box<str>, Item)) {
+    /// Removes the first `max` of the keys that begin with `prefix`, hands them out in their order, and says how many they
+    /// were. Costs as much as there are of them, however many others there are.
+    pub(crate) fn remove_prefix(
+        &mut self,
+        prefix: &str,
+        max: usize,
+        mut on_removed: impl FnMut(Box<str>, Item),
+    ) -> usize {
         let end = prefix_end(prefix).map_or(Bound::Unbounded, |end| Bound::Excluded(end.into_boxed_str()));
         let range = (Bound::Included(Box::from(prefix)), end);
-        // Looking for each life costs more than looking at all of them when there are many.
-        let few = self.by_expiry.len() / 8;
-        let mut lives = Vec::new();
-        for (key, old) in self.map.extract_if(range, |_, _| true) {
-            if let Some(end) = old.expires_at.filter(|_| lives.len() <= few) {
-                lives.push((end, key.clone()));
-            }
+        let mut count = 0;
+        for (key, old) in self.map.extract_if(range, |_, _| true).take(max) {
+            forget_expiry(&mut self.by_expiry, &key, &old);
             self.bytes -= item_bytes(&key, &old);
             on_removed(key, old);
+            count += 1;
         }
-        if lives.len() > few {
-            self.by_expiry.retain(|(_, key)| !key.starts_with(prefix));
-            return;
-        }
-        for life in &lives {
-            self.by_expiry.remove(life);
-        }
+        count
     }
 
     /// When the next life is over.

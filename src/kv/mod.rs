@@ -7,13 +7,16 @@
 //! What this leaves out: old values. Nothing is known of a key but its last write.
 
 mod capture;
+mod changes;
 pub mod command;
+mod count;
 mod counter;
 mod execute;
 pub mod history;
 mod idempotency;
 mod items;
 pub mod outcome;
+pub mod page;
 pub mod payload;
 pub mod range;
 pub mod restore;

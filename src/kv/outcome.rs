@@ -1,5 +1,7 @@
 //! What became of a command. The same on every node, and remembered for writes with an idempotency key.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::raft::types::Index;
@@ -40,6 +42,19 @@ pub enum Applied {
     KeyReused,
     /// It is not newer than a write of the same origin that came before it in the log: not executed, now or ever.
     Skipped,
+}
+
+impl Applied {
+    /// Bytes of values that are in it: those that a transaction has read.
+    #[must_use]
+    pub fn read_bytes(&self) -> usize {
+        let Applied::Transaction(TransactionResult { results, .. }) = self else { return 0 };
+        let found = results.iter().filter_map(|result| match result {
+            OperationResult::Got { found, .. } => found.as_ref(),
+            _ => None,
+        });
+        found.map(|(_, value)| value.len()).sum()
+    }
 }
 
 /// Why a command that was in order when it was proposed could not be carried out.
@@ -104,6 +119,28 @@ pub enum OperationResult {
         key: String,
         /// Its revision and value, `None` when it is absent. The revision is the transaction's when it wrote the key
         /// before.
-        found: Option<(Index, serde_bytes::ByteBuf)>,
+        #[serde(with = "found")]
+        found: Option<(Index, Arc<[u8]>)>,
     },
+}
+
+/// A value that is shared with the store is written down as bytes.
+mod found {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_bytes::{ByteBuf, Bytes};
+
+    use crate::raft::types::Index;
+
+    type Found = Option<(Index, Arc<[u8]>)>;
+
+    pub(super) fn serialize<S: Serializer>(found: &Found, serializer: S) -> Result<S::Ok, S::Error> {
+        found.as_ref().map(|(revision, value)| (revision, Bytes::new(value))).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Found, D::Error> {
+        let found = Option::<(Index, ByteBuf)>::deserialize(deserializer)?;
+        Ok(found.map(|(revision, value)| (revision, value.into_vec().into())))
+    }
 }

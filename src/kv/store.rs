@@ -1,11 +1,15 @@
 //! The keys and their values: what all nodes compute alike from the same log.
 
 use crate::kv::capture::Capture;
+use crate::kv::changes::Changes;
+use crate::kv::count::Count;
+use crate::kv::execute::Removal;
 use crate::kv::history::Change;
 use crate::kv::idempotency::Idempotency;
 pub use crate::kv::items::Item;
 use crate::kv::items::Items;
 pub use crate::kv::outcome::Applied;
+pub use crate::kv::page::Page;
 use crate::kv::payload::Payload;
 use crate::kv::range::KeyRange;
 use crate::kv::restore::{Restore, RestoreError};
@@ -16,18 +20,12 @@ use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::LogicalTime;
 
-/// A part of a listing.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Page {
-    /// In order. Without their values, items have them all the same: they are shared with the store.
-    pub keys: Vec<(Box<str>, Item)>,
-    /// Whether keys of the range follow behind the last one.
-    pub has_more: bool,
-}
-
 /// The state machine. Everything in it follows from the log up to [`Store::applied_index`], and from nothing else; but
-/// for a snapshot that is being taken and the changes of the last entry, which are no part of the state and do not count
-/// when two are compared.
+/// for a snapshot that is being taken, the changes of the last entry and a count that goes on, which are no part of the
+/// state and do not matter when two are compared.
+///
+/// An entry may be carried out in several parts. In between, the keys are as they are after no entry: see
+/// [`Store::is_settled`].
 #[derive(Clone, Default, Debug)]
 pub struct Store {
     applied_index: Index,
@@ -36,8 +34,11 @@ pub struct Store {
     sessions: Sessions,
     pub(super) idempotency: Idempotency,
     /// What the last entry changed, until somebody takes it.
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Changes,
+    /// The next entry has been begun, and removes keys.
+    pub(super) removal: Option<Removal>,
     pub(super) capture: Option<Box<Capture>>,
+    pub(super) count: Option<Count>,
 }
 
 impl PartialEq for Store {
@@ -70,7 +71,34 @@ impl Store {
     /// # Panics
     /// When an entry is left out or repeated.
     pub fn apply(&mut self, index: Index, payload: Payload) -> Applied {
-        self.pass(index);
+        self.apply_some(index, payload, usize::MAX).expect("without a bound an entry has one part")
+    }
+
+    /// Like [`Store::apply`], but removes at most `removals_max` keys of those that a prefix names. `None`: that was not
+    /// all; the same call goes on with it.
+    ///
+    /// # Panics
+    /// When an entry is left out or repeated.
+    pub fn apply_some(&mut self, index: Index, payload: Payload, removals_max: usize) -> Option<Applied> {
+        assert_eq!(index, self.applied_index.next(), "entries are applied in order, each once");
+        let outcome = match self.removal.take() {
+            Some(removal) => self.go_on(index, removal, removals_max)?,
+            None => self.begin(index, payload, removals_max)?,
+        };
+        self.changes.mark_last();
+        self.applied_index = index;
+        Some(outcome)
+    }
+
+    /// Whether the state is that after [`Store::applied_index`], and not on the way to the next one. Nobody may be told
+    /// of any key before it is, and no snapshot may begin.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.removal.is_none()
+    }
+
+    fn begin(&mut self, index: Index, payload: Payload, removals_max: usize) -> Option<Applied> {
+        self.changes.clear();
         let Payload { id, time, write } = payload;
         if time > self.logical_time || mutant("logical-time-goes-back") {
             self.logical_time = time;
@@ -79,18 +107,26 @@ impl Store {
         // A leader's own commands have no number: doing one twice is harmless, because it depends on the time alone.
         let is_new = id.seq == 0 || self.sessions.advance(id);
         if !is_new && !mutant("no-dedupe") {
-            return Applied::Skipped;
+            return Some(Applied::Skipped);
         }
-        let outcome = self.execute(index, write);
-        if let Some(last) = self.changes.last_mut() {
-            last.is_last = !mutant("is-last-wrong");
-        }
-        outcome
+        self.execute(index, write, removals_max)
     }
 
-    /// What the last entry changed, in the order of the keys; given once, and only until the next entry.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
+    /// Changes of one entry that are more than this, in bytes, are not kept until they are taken.
+    pub fn set_changes_max(&mut self, bytes: usize) {
+        self.changes.set_bytes_max(bytes);
+    }
+
+    /// About how many bytes the last entry has written, until its changes are taken.
+    #[must_use]
+    pub fn changes_bytes(&self) -> usize {
+        self.changes.bytes()
+    }
+
+    /// What the last entry changed, in the order of the keys; given once, and only until the next entry. `None`: too much
+    /// to be kept.
+    pub fn take_changes(&mut self) -> Option<Vec<Change>> {
+        self.changes.take()
     }
 
     /// The time of the newest entry that has one. It never goes back.
@@ -125,20 +161,32 @@ impl Store {
         let mut bytes = 0;
         for (key, item) in self.range(range) {
             bytes += key.len() + if with_values { item.value.len() } else { 0 };
-            let is_full = page.keys.len() >= limit || bytes > PAGE_BYTES_MAX;
-            if is_full && !page.keys.is_empty() {
+            let is_full = page.len() >= limit || bytes > PAGE_BYTES_MAX;
+            if is_full && !page.is_empty() {
                 page.has_more = true;
                 break;
             }
-            page.keys.push((key.into(), item.clone()));
+            page.push(key, item, with_values);
         }
         page
     }
 
-    /// How many keys a range has. Reads all of them, unless it is the whole.
-    #[must_use]
-    pub fn count(&self, range: &KeyRange) -> u64 {
-        if range.is_whole() { self.key_count() } else { self.range(range).count() as u64 }
+    /// Goes on to find out how many keys a range has, or begins to if the last call was for another `number`. Counts at
+    /// most `left` keys, and takes them off that. `None`: that was not all. Otherwise it is the number in the present
+    /// state.
+    pub fn go_on_counting(&mut self, number: u64, range: &KeyRange, left: &mut usize) -> Option<u64> {
+        let present = self.count.take().filter(|count| count.number == number);
+        let mut count = present.unwrap_or_else(|| Count::new(number, range.clone()));
+        let found = count.go_on(&self.items, left);
+        if found.is_none() {
+            self.count = Some(count);
+        }
+        found
+    }
+
+    /// Nobody wants to know any more how many keys there are.
+    pub fn stop_counting(&mut self) {
+        self.count = None;
     }
 
     /// Notes that the entry at `index` is done: one without a command changes nothing.
@@ -147,8 +195,9 @@ impl Store {
     /// When an entry is left out or repeated.
     pub fn pass(&mut self, index: Index) {
         assert_eq!(index, self.applied_index.next(), "entries are applied in order, each once");
+        assert!(self.is_settled(), "an entry is carried out to its end");
         self.applied_index = index;
-        self.changes = Vec::new();
+        self.changes.clear();
     }
 
     /// The last entry applied.
@@ -210,8 +259,12 @@ impl Store {
     /// it. It costs nothing before it is written, and a key per item that changes meanwhile.
     ///
     /// # Panics
-    /// When one is being taken already.
+    /// When one is being taken already, or the state is not settled.
     pub fn begin_snapshot(&mut self) -> u64 {
+        assert!(
+            self.is_settled() || mutant("snapshot-amid-removal"),
+            "a snapshot is of what an entry has left"
+        );
         assert!(self.capture.is_none(), "one snapshot at a time");
         let header = self.header();
         self.capture = Some(Box::new(Capture::new(header, self.sessions.clone())));

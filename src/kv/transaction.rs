@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_bytes::ByteBuf;
-
 use crate::kv::command::{Operation, Requirement, Transaction};
 use crate::kv::counter::sum;
 use crate::kv::items::{Item, Items};
@@ -105,7 +103,6 @@ impl<'a> Overlay<'a> {
             Operation::Get { key } => {
                 let found = current.map(|item| (item.revision, Arc::clone(&item.value)));
                 self.reserve(0, found.as_ref().map_or(0, |(_, value)| value.len()))?;
-                let found = found.map(|(revision, value)| (revision, ByteBuf::from(value.to_vec())));
                 OperationResult::Got { key, found }
             }
         })

@@ -17,21 +17,21 @@ impl<S: Storage> Replica<S> {
     pub(super) fn apply_committed(&mut self, now: Millis) -> Result<(), StorageError> {
         let mut bytes = 0;
         while self.store.applied_index() < self.committed && bytes < APPLY_BYTES_PER_TURN_MAX {
-            let applied = self.apply_next(now)?;
-            self.snapshots.on_applied(applied);
+            let Some(applied) = self.apply_next(now)? else { break };
             bytes += applied;
         }
         Ok(())
     }
 
-    /// Applies one entry and says how many bytes it has.
-    fn apply_next(&mut self, now: Millis) -> Result<usize, StorageError> {
+    /// Applies one entry and says how many bytes were written and read for it. `None`: it goes on in the next turn.
+    fn apply_next(&mut self, now: Millis) -> Result<Option<usize>, StorageError> {
         let index = self.store.applied_index().next();
         let entry = self.raft.storage().entry(index)?;
         let bytes = entry.bytes().len();
         if entry.kind() == EntryKind::NoOp {
             self.store.pass(index);
-            return Ok(bytes);
+            self.snapshots.on_applied(bytes);
+            return Ok(Some(bytes));
         }
         let payload = Payload::decode(entry.payload()).map_err(|error| {
             StorageError::Refused(format!(
@@ -42,20 +42,28 @@ impl<S: Storage> Replica<S> {
             ))
         })?;
         let id = payload.id;
-        let (revision, outcome) = match self.store.apply(index, payload) {
+        let Some(applied) = self.store.apply_some(index, payload, self.keys_per_turn) else {
+            return Ok(None);
+        };
+        self.snapshots.on_applied(bytes);
+        let work = bytes.max(self.store.changes_bytes()) + applied.read_bytes();
+        let (revision, outcome) = match applied {
             Applied::Skipped => (index, None),
             Applied::Repeated { revision, first } => (revision, Some(Outcome::Applied(*first))),
             applied => (index, Some(Outcome::Applied(applied))),
         };
         self.clock.on_applied(entry.term(), self.store.logical_time(), now);
-        self.history.push(self.store.take_changes());
+        match self.store.take_changes() {
+            Some(changes) => self.history.push(changes),
+            None => self.history.skip(index),
+        }
         if let Some(seq) = self.writes.own_seq(id) {
             let replies = &mut self.replies;
             self.writes.on_applied(seq, entry.payload(), outcome, |ticket, outcome| {
                 replies.push(Reply { ticket, revision, outcome });
             });
         }
-        Ok(bytes)
+        Ok(Some(work))
     }
 
     /// The leader's snapshot was installed: this node's state is what it holds. Waiting reads go on, since a later state
@@ -68,6 +76,7 @@ impl<S: Storage> Replica<S> {
         let after = store.applied_index();
         assert!(before < after, "an installed snapshot leads from {before} to {after}, and never back");
         self.store = store;
+        self.store.set_changes_max(self.history_bytes);
         self.clock.on_installed(snapshot.last.term, self.store.logical_time(), now);
         if !mutant("history-outlives-snapshot") {
             self.history.clear(after);

@@ -6,7 +6,7 @@
 
 use crate::kv::command::Command;
 use crate::kv::payload::Payload;
-use crate::limits::{EXPIRIES_MAX, TIME_CHECKPOINT_MS, UPKEEP_PAUSE_MS};
+use crate::limits::{EXPIRIES_IN_FLIGHT_MAX, EXPIRIES_MAX, TIME_CHECKPOINT_MS, UPKEEP_PAUSE_MS};
 use crate::raft::message::{Envelope, Message};
 use crate::raft::storage::{Storage, StorageError};
 use crate::raft::types::Index;
@@ -18,8 +18,8 @@ use crate::util::time::{LogicalTime, Millis};
 /// What a leader keeps about its own entries. Set up anew for each leadership.
 #[derive(Default, Debug)]
 pub(crate) struct Upkeep {
-    /// The entry that ends keys, from its proposal until it is applied. What comes due meanwhile waits for that: until
-    /// then the state does not show which keys are taken care of.
+    /// The last of the entries that end keys, from its proposal until it is applied. What comes due meanwhile waits for
+    /// that: until then the state does not show which keys are taken care of.
     expiring: Option<Index>,
     /// The newest time in the log.
     written: LogicalTime,
@@ -36,7 +36,7 @@ impl Upkeep {
 
 impl<S: Storage> Replica<S> {
     /// What the logical time is on this node: on the leader what it writes into the log, elsewhere a little less. It may
-    /// go back a little when the leader changes. Meant for telling how much of a key's life is left.
+    /// go back a little: each message of the leader sets it. Meant for telling how much of a key's life is left.
     #[must_use]
     pub fn logical_now(&self, now: Millis) -> LogicalTime {
         self.clock.read(now).max(self.store.logical_time())
@@ -79,32 +79,40 @@ impl<S: Storage> Replica<S> {
             return Ok(());
         }
         let Some(time) = self.office_time(now) else { return Ok(()) };
-        let is_expiry = self.expiry_deadline() <= now;
-        let command = if is_expiry {
-            let over = LogicalTime(time.0.saturating_sub(rounding_ms()));
-            Command::Expire { keys: self.store.expired(over, EXPIRIES_MAX) }
-        } else {
-            Command::Tick
-        };
-        let mut payload = Payload { id: self.writes.id_of_leader(), time, write: command.into() }.encode();
-        let index = if self.leadership.has_room(payload.len()) {
-            match propose(&mut self.raft, &self.store, &mut payload, time)? {
-                Proposal::Appended(index) => Some(index),
-                Proposal::NotNow | Proposal::DiskFull => None,
-            }
-        } else {
-            None
-        };
-        let Some(index) = index else {
-            self.upkeep.rest_until = now.after(UPKEEP_PAUSE_MS);
+        if self.expiry_deadline() > now {
+            self.propose_command(now, time, Command::Tick)?;
             return Ok(());
-        };
-        self.leadership.on_proposed(index, payload.len());
-        self.upkeep.on_proposed(time);
-        if is_expiry {
+        }
+        let over = LogicalTime(time.0.saturating_sub(rounding_ms()));
+        // Several at once: however slow the disk is, keys must not come due faster than they are removed.
+        let keys = self.store.expired(over, EXPIRIES_MAX * EXPIRIES_IN_FLIGHT_MAX);
+        for keys in keys.chunks(EXPIRIES_MAX) {
+            let Some(index) = self.propose_command(now, time, Command::Expire { keys: keys.to_vec() })?
+            else {
+                break;
+            };
             self.upkeep.expiring = Some(index);
         }
         Ok(())
+    }
+
+    /// Proposes a command of the leader itself. `None`: it has to wait.
+    fn propose_command(
+        &mut self,
+        now: Millis,
+        time: LogicalTime,
+        command: Command,
+    ) -> Result<Option<Index>, StorageError> {
+        let mut payload = Payload { id: self.writes.id_of_leader(), time, write: command.into() }.encode();
+        if self.leadership.has_room(payload.len())
+            && let Proposal::Appended(index) = propose(&mut self.raft, &self.store, &mut payload, time)?
+        {
+            self.leadership.on_proposed(index, payload.len());
+            self.upkeep.on_proposed(time);
+            return Ok(Some(index));
+        }
+        self.upkeep.rest_until = now.after(UPKEEP_PAUSE_MS);
+        Ok(None)
     }
 
     /// When [`Replica::propose_upkeep`] has something to do. Never on a node that is no leader.

@@ -3,6 +3,7 @@
 use crate::kv::command::Write;
 pub use crate::kv::history::{Change, ChangeKind, History};
 pub use crate::kv::outcome::{Applied, OperationResult, Refusal, TransactionResult};
+pub use crate::kv::page::Listed;
 pub use crate::kv::range::KeyRange;
 pub use crate::kv::store::{Item, Page, Store};
 use crate::raft::message::Envelope;

@@ -15,6 +15,7 @@
 //!
 //! What this leaves out: the state is in memory as a whole, and a snapshot is written as a whole.
 
+mod answering;
 mod applying;
 mod clock;
 mod expiry;

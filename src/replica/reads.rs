@@ -43,8 +43,26 @@ pub(crate) enum Asked {
     Turn,
     /// A key's value.
     Value(String),
-    /// The keys of a range.
-    Keys(KeyRange, Listing),
+    /// A part of a range.
+    Page {
+        /// The range.
+        range: KeyRange,
+        /// Most keys.
+        limit: usize,
+        /// Whether their values are wanted.
+        with_values: bool,
+    },
+    /// How many keys a range has.
+    Count(KeyRange),
+}
+
+impl From<(KeyRange, Listing)> for Asked {
+    fn from((range, listing): (KeyRange, Listing)) -> Asked {
+        match listing {
+            Listing::Count => Asked::Count(range),
+            Listing::Page { limit, with_values } => Asked::Page { range, limit, with_values },
+        }
+    }
 }
 
 /// The waiting reads of one process.
@@ -60,6 +78,8 @@ pub(crate) struct Reads {
     by_index: BTreeSet<(Index, u64)>,
     by_deadline: BTreeSet<(Millis, u64)>,
     by_ticket: BTreeMap<Ticket, u64>,
+    /// Those whose keys may be counted: the first one's are.
+    counting: VecDeque<u64>,
     /// A question older than this is asked again, in milliseconds.
     retry_after: u64,
 }
@@ -94,6 +114,7 @@ impl Reads {
             by_index: BTreeSet::new(),
             by_deadline: BTreeSet::new(),
             by_ticket: BTreeMap::new(),
+            counting: VecDeque::new(),
             retry_after,
         }
     }
@@ -103,10 +124,27 @@ impl Reads {
         if self.waiting.len() >= READS_IN_FLIGHT_MAX {
             return Err(NotApplied::Overloaded);
         }
+        self.insert(ticket, asked, deadline);
+        Ok(())
+    }
+
+    fn insert(&mut self, ticket: Ticket, asked: Asked, deadline: Millis) {
         self.last_number += 1;
         self.by_ticket.insert(ticket, self.last_number);
         self.by_deadline.insert((deadline, self.last_number));
         self.waiting.insert(self.last_number, Read { ticket, asked, deadline, confirmed: None });
+    }
+
+    /// Takes a read in for which any state will do, once there is one. That is soon, so it has no deadline.
+    pub(crate) fn add_confirmed(&mut self, ticket: Ticket, asked: Asked) -> Result<(), NotApplied> {
+        // Those that wait for a leader do not stand in the way of these.
+        if self.waiting.len() >= 2 * READS_IN_FLIGHT_MAX {
+            return Err(NotApplied::Overloaded);
+        }
+        self.insert(ticket, asked, Millis::NEVER);
+        let read = self.waiting.get_mut(&self.last_number).expect("just added");
+        read.confirmed = Some(Index(0));
+        self.by_index.insert((Index(0), self.last_number));
         Ok(())
     }
 
@@ -164,14 +202,45 @@ impl Reads {
         }
     }
 
-    /// A read that may be answered from a state with everything up to `applied` in it.
+    /// A read that may be answered from a state with everything up to `applied` in it. Counts are not given out but go on,
+    /// see [`Reads::counting`].
     pub(crate) fn take_ready(&mut self, applied: Index) -> Option<(Ticket, Asked)> {
-        let (index, number) = *self.by_index.first()?;
-        if index > applied && !mutant("read-before-applied") {
-            return None;
+        loop {
+            let (index, number) = *self.by_index.first()?;
+            if index > applied && !mutant("read-before-applied") {
+                return None;
+            }
+            if let Asked::Count(_) = &self.waiting[&number].asked {
+                self.by_index.pop_first();
+                self.counting.push_back(number);
+                continue;
+            }
+            let read = self.remove(number);
+            return Some((read.ticket, read.asked));
         }
-        let read = self.remove(number);
-        Some((read.ticket, read.asked))
+    }
+
+    /// Whether there is something to do with a state that has everything up to `applied` in it.
+    pub(crate) fn has_ready(&self, applied: Index) -> bool {
+        !self.counting.is_empty() || self.by_index.first().is_some_and(|(index, _)| *index <= applied)
+    }
+
+    /// The range whose keys are to be counted, and a number that stands for this one count.
+    pub(crate) fn counting(&self) -> Option<(u64, &KeyRange)> {
+        let number = *self.counting.front()?;
+        let Asked::Count(range) = &self.waiting[&number].asked else {
+            unreachable!("only counts are counted")
+        };
+        Some((number, range))
+    }
+
+    /// They are counted.
+    ///
+    /// # Panics
+    /// When none are.
+    pub(crate) fn end_counting(&mut self) -> Ticket {
+        let number = *self.counting.front().expect("a range is being counted");
+        self.remove(number).ticket
     }
 
     /// Ends the reads whose time is up.
@@ -197,6 +266,9 @@ impl Reads {
         self.by_ticket.remove(&read.ticket);
         if let Some(index) = read.confirmed {
             self.by_index.remove(&(index, number));
+        }
+        if let Asked::Count(_) = &read.asked {
+            self.counting.retain(|other| *other != number);
         }
         read
     }

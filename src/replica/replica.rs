@@ -14,7 +14,7 @@ use crate::raft::types::{Incarnation, Index, Life, NodeId, Standing, Term};
 use crate::replica::clock::Clock;
 use crate::replica::expiry::Upkeep;
 use crate::replica::io::{
-    Consistency, Housekeeping, Listing, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
+    Consistency, Housekeeping, NotApplied, Outcome, Reply, Request, Ticket, TurnOutput,
 };
 use crate::replica::leadership::Leadership;
 use crate::replica::lives::{Lives, Sequel};
@@ -45,6 +45,9 @@ pub struct ReplicaConfig {
     pub snapshot_log_bytes: u64,
     /// Bytes of past changes that are kept for those who follow them.
     pub history_bytes: usize,
+    /// Keys that one turn removes for an entry that removes all keys with a prefix, and counts for requests that ask
+    /// how many there are.
+    pub keys_per_turn: usize,
 }
 
 /// See the module's text.
@@ -61,6 +64,8 @@ pub struct Replica<S: Storage> {
     pub(super) clock: Clock,
     pub(super) upkeep: Upkeep,
     pub(super) history: History,
+    pub(super) history_bytes: usize,
+    pub(super) keys_per_turn: usize,
     /// The term and leader that everything offered and asked was meant for.
     view: (Term, Option<NodeId>),
     pub(super) snapshots: Snapshots,
@@ -83,10 +88,11 @@ impl<S: Storage> Replica<S> {
     /// When the incarnation is 0.
     pub fn new(config: ReplicaConfig, storage: S, now: Millis) -> Result<Replica<S>, StorageError> {
         assert!(config.incarnation.0 > 0, "incarnations are counted from 1");
-        let store = match storage.snapshot() {
+        let mut store = match storage.snapshot() {
             Some(snapshot) => restore(&storage, snapshot)?,
             None => Store::default(),
         };
+        store.set_changes_max(config.history_bytes);
         let before_first = before_first_context(storage.standing(), config.incarnation, config.seed);
         let raft_config = Config {
             id: config.id,
@@ -113,6 +119,8 @@ impl<S: Storage> Replica<S> {
             clock: Clock::starting_at(store.logical_time(), now),
             upkeep: Upkeep::default(),
             history: History::new(store.applied_index(), config.history_bytes),
+            history_bytes: config.history_bytes,
+            keys_per_turn: config.keys_per_turn,
             view: (raft.term(), raft.leader()),
             snapshots: Snapshots::new(config.snapshot_log_bytes),
             lives: Lives::default(),
@@ -216,13 +224,13 @@ impl<S: Storage> Replica<S> {
                 }
                 self.writes.add(ticket, write, deadline)
             }
-            Request::Read { key, .. } if is_stale => return self.answer_read(ticket, Asked::Value(key)),
+            Request::Read { key, .. } if is_stale => self.reads.add_confirmed(ticket, Asked::Value(key)),
             Request::List { range, listing, .. } if is_stale => {
-                return self.answer_read(ticket, Asked::Keys(range, listing));
+                self.reads.add_confirmed(ticket, Asked::from((range, listing)))
             }
             Request::Read { key, .. } => self.reads.add(ticket, Asked::Value(key), deadline),
             Request::List { range, listing, .. } => {
-                self.reads.add(ticket, Asked::Keys(range, listing), deadline)
+                self.reads.add(ticket, Asked::from((range, listing)), deadline)
             }
             Request::Barrier => self.reads.add(ticket, Asked::Turn, deadline),
         };
@@ -276,6 +284,7 @@ impl<S: Storage> Replica<S> {
     #[must_use]
     pub fn next_deadline(&self) -> Millis {
         let left_over = self.committed > self.store.applied_index()
+            || self.reads.has_ready(self.store.applied_index())
             || self.raft.storage().is_dirty()
             || !self.replies.is_empty();
         if left_over {
@@ -334,9 +343,7 @@ impl<S: Storage> Replica<S> {
         self.apply_committed(now)?;
         self.maybe_take_office(now);
         self.maybe_raise_incarnation()?;
-        while let Some((ticket, asked)) = self.reads.take_ready(self.store.applied_index()) {
-            self.answer_read(ticket, asked);
-        }
+        self.answer_ready_reads();
         // Last, so that an answer that is there after a long turn is given instead of "too late".
         self.expire(now);
         Ok(TurnOutput { messages: synced.messages, replies: std::mem::take(&mut self.replies) })
@@ -462,17 +469,5 @@ impl<S: Storage> Replica<S> {
 
     pub(super) fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
         self.replies.push(Reply { ticket, revision: self.store.applied_index(), outcome });
-    }
-
-    fn answer_read(&mut self, ticket: Ticket, asked: Asked) {
-        let outcome = match asked {
-            Asked::Turn => Outcome::Reached,
-            Asked::Value(key) => Outcome::Value(self.store.get(&key).cloned()),
-            Asked::Keys(range, Listing::Count) => Outcome::Count(self.store.count(&range)),
-            Asked::Keys(range, Listing::Page { limit, with_values }) => {
-                Outcome::Page(self.store.page(&range, limit, with_values))
-            }
-        };
-        self.answer(ticket, outcome);
     }
 }

@@ -147,7 +147,8 @@ impl Snapshots {
 
     fn is_due(&self, store: &Store, storage: &impl Storage, traffic: Traffic) -> bool {
         let newest = storage.snapshot().unwrap_or_default();
-        if traffic.is_receiving || store.applied_index() <= newest.last.index {
+        let is_settled = store.is_settled() || mutant("snapshot-amid-removal");
+        if traffic.is_receiving || !is_settled || store.applied_index() <= newest.last.index {
             return false;
         }
         // One that found no space is wanted until it does: until then growth is refused.

@@ -172,14 +172,15 @@ impl Writes {
         &mut self,
         seq: u64,
         payload: &[u8],
-        outcome: Option<Outcome>,
+        mut outcome: Option<Outcome>,
         mut answer: impl FnMut(Ticket, Outcome),
     ) {
         while let Some((&oldest, write)) = self.waiting.range(..=seq).next() {
             let is_applied = oldest == seq && is_same_write(&write.payload, payload);
             let ticket = self.remove(oldest);
             let overtaken = Outcome::NotApplied(NotApplied::Superseded);
-            let outcome = outcome.clone().filter(|_| is_applied).unwrap_or(overtaken);
+            // It may hold megabytes: it is not copied.
+            let outcome = outcome.take_if(|_| is_applied).unwrap_or(overtaken);
             if let Some(ticket) = ticket {
                 answer(ticket, outcome);
             }

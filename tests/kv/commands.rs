@@ -190,7 +190,7 @@ fn bytes_are_appended() {
             Err(bytes) => {
                 let refusal = Refusal::ValueTooLong { bytes, bytes_max };
                 assert_eq!(outcome, Applied::Refused(refusal));
-                assert_eq!(state.store.take_changes(), [], "refused as a whole");
+                assert_eq!(state.store.take_changes().expect("without a bound"), [], "refused as a whole");
             }
         }
         assert_eq!(state.store.get("k").map(|item| item.revision), revision);
@@ -282,7 +282,7 @@ fn keys_with_a_prefix_are_deleted_together() {
         let mut gone: Vec<&str> = keys.into_iter().filter(|key| key.starts_with(prefix)).collect();
         gone.sort_unstable();
         assert_eq!(state.run(delete_prefix(prefix)), Applied::Deleted(gone.len() as u64), "{prefix}");
-        let changes = state.store.take_changes();
+        let changes = state.store.take_changes().expect("without a bound");
         let last = gone.len().wrapping_sub(1);
         let expected: Vec<_> =
             gone.iter().enumerate().map(|(at, key)| (*key, "delete", at == last)).collect();

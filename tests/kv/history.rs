@@ -35,15 +35,15 @@ fn changes_are_of_the_last_entry() {
     let mut state = State::default();
     let _ = state.run(put("b", "1"));
     let _ = state.run(when(vec![], vec![op_put("c", "1"), op_put("a", "1"), op_delete("b"), op_delete("x")]));
-    let changes = state.store.take_changes();
+    let changes = state.store.take_changes().expect("without a bound");
     assert_eq!(told(&changes), [("a", "put", false), ("b", "delete", false), ("c", "put", true)]);
-    assert_eq!(state.store.take_changes(), []);
+    assert_eq!(state.store.take_changes().expect("without a bound"), []);
     let _ = state.run(delete("a"));
     let _ = state.run(delete("a"));
-    assert_eq!(state.store.take_changes(), [], "there was nothing to delete");
+    assert_eq!(state.store.take_changes().expect("without a bound"), [], "there was nothing to delete");
     let _ = state.run(delete_prefix(""));
     state.store.pass(state.store.applied_index().next());
-    assert_eq!(state.store.take_changes(), []);
+    assert_eq!(state.store.take_changes().expect("without a bound"), []);
 }
 
 /// K4: every change behind a revision, from the first one on, or the word that there are some missing.
@@ -104,7 +104,7 @@ fn history_has_a_bound_in_bytes() {
     let change = |value: usize, content_type: Option<&str>| {
         let mut state = State::default();
         let _ = state.run(typed("k", &vec![0; value], content_type));
-        state.store.take_changes()
+        state.store.take_changes().expect("without a bound")
     };
     for (value, content_type, is_kept) in
         [(10, None, true), (11, None, false), (8, Some("xy"), true), (9, Some("xy"), false)]

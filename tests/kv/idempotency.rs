@@ -41,7 +41,7 @@ fn a_repetition_gets_the_first_outcome() {
     let before = state.store.clone();
     for ((command, outcome), at) in commands.into_iter().zip(2..) {
         assert_eq!(state.run_once(6, &format!("{at}"), command), repeated(at, outcome));
-        assert_eq!(state.store.take_changes(), []);
+        assert_eq!(state.store.take_changes().expect("without a bound"), []);
     }
     for key in ["k", "n", "text", "log", "no"] {
         assert_eq!(state.store.get(key), before.get(key), "{key}");
@@ -63,7 +63,7 @@ fn a_name_is_for_one_write() {
     ];
     for other in others {
         assert_eq!(state.run_once(0, "name", other.clone()), Applied::KeyReused, "{other:?}");
-        assert_eq!(state.store.take_changes(), []);
+        assert_eq!(state.store.take_changes().expect("without a bound"), []);
         assert_eq!(state.value("k"), Some(&b"1"[..]));
     }
     assert_eq!(state.run_once(0, "name", put("k", "1")), repeated(1, Applied::Written));

@@ -130,11 +130,11 @@ fn only_what_is_over_and_unchanged_expires() {
     let _ = state.run_at(11, put_for("d", "2", 90));
     // Too early by one.
     assert_eq!(state.run_at(19, expire(&[("a", 1)])), Applied::Written);
-    assert_eq!((state.store.key_count(), state.store.take_changes()), (5, vec![]));
+    assert_eq!((state.store.key_count(), state.store.take_changes().expect("without a bound")), (5, vec![]));
     let named =
         [("e", 5), ("d", 4), ("d", 8), ("c", 3), ("c", 7), ("b", 2), ("a", 1), ("absent", 1), ("a", 1)];
     assert_eq!(state.run_at(20, expire(&named)), Applied::Written);
-    let changes = state.store.take_changes();
+    let changes = state.store.take_changes().expect("without a bound");
     assert_eq!(told(&changes), [("a", "expire", false), ("e", "expire", true)]);
     assert!(changes.iter().all(|change| change.revision == Index(10)));
     assert_eq!(["b", "c", "d"].map(|key| state.value(key)), [Some(&b"2"[..]); 3]);
@@ -172,7 +172,7 @@ fn internal_commands_are_no_writes() {
     let _ = state.run_at(1, Command::Tick);
     let _ = state.run_at(2, Command::Tick);
     assert_eq!((state.store.sessions(), times(&state).0), (&newest, 2));
-    assert_eq!(state.store.take_changes(), []);
+    assert_eq!(state.store.take_changes().expect("without a bound"), []);
 }
 
 /// D12, J6: a snapshot holds the time and the end of each life.

@@ -7,6 +7,7 @@ mod large;
 mod listing;
 mod lives;
 mod model;
+mod parts;
 mod payloads;
 mod snapshots;
 mod transactions;

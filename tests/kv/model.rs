@@ -399,7 +399,7 @@ impl Run {
 
     /// K1, K2, K3, K5: the changes are those between the states, in order, the last one marked, and nothing else.
     fn check_changes(&mut self, index: Index) {
-        let changes = self.store.take_changes();
+        let changes = self.store.take_changes().expect("without a bound");
         assert!(changes.is_sorted_by(|one, next| one.key < next.key), "{changes:?}");
         for (at, change) in changes.iter().enumerate() {
             assert_eq!((change.revision, change.is_last), (index, at + 1 == changes.len()));

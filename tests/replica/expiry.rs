@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use keva::kv::command::{Command, Condition, Matcher};
 use keva::kv::payload::Payload;
 use keva::kv::session::WriteId;
-use keva::limits::{EXPIRIES_MAX, TIME_CHECKPOINT_MS};
+use keva::limits::{EXPIRIES_IN_FLIGHT_MAX, EXPIRIES_MAX, TIME_CHECKPOINT_MS};
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{Index, NodeId};
@@ -120,6 +120,30 @@ fn many_keys_end_in_portions() {
     cluster.settle();
     let sizes: Vec<usize> = expiries(&cluster, leader).iter().map(Vec::len).collect();
     assert_eq!(sizes, [EXPIRIES_MAX, EXPIRIES_MAX, 10], "nothing is ended twice");
+    assert_eq!(cluster.replica(leader).store().key_count(), 0);
+}
+
+/// J4: however long a commit takes, keys do not come due faster than they are ended.
+#[test]
+fn many_keys_end_in_few_rounds() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 21);
+    let count = EXPIRIES_MAX * EXPIRIES_IN_FLIGHT_MAX + 1;
+    let writes: Vec<_> = (0..count)
+        .map(|n| {
+            cluster.submit(leader, write_of(put_with_life(&format!("k{n}"), "v", Some(400))), PATIENCE_MS)
+        })
+        .collect();
+    for write in writes {
+        assert_eq!(cluster.await_reply(write).outcome, WRITTEN);
+    }
+    cluster.run_until("the first are ended", |cluster| {
+        cluster.replica(leader).store().key_count() < count as u64
+    });
+    // One way to the others and back, each time.
+    cluster.run(2 * 4);
+    let sizes: Vec<usize> = expiries(&cluster, leader).iter().map(Vec::len).collect();
+    let full = [EXPIRIES_MAX; EXPIRIES_IN_FLIGHT_MAX];
+    assert_eq!(sizes, [&full[..], &[1]].concat(), "nothing is ended twice");
     assert_eq!(cluster.replica(leader).store().key_count(), 0);
 }
 
@@ -379,6 +403,29 @@ fn an_idle_cluster_writes_nothing() {
     cluster.write(leader, "k", "for ever");
     cluster.run(2 * TIME_CHECKPOINT_MS);
     assert_eq!(ticks(&cluster, leader).len(), 3, "there is no life any more");
+}
+
+/// J3: a clock that runs ahead of the leader's is set back by its heartbeats: it does not add up over a long term, and the
+/// lives of keys are not too short when that node leads.
+#[test]
+fn a_fast_clock_is_set_back() {
+    let (mut cluster, leader) = Cluster::with_leader(3, 14);
+    for _ in 0..20 {
+        for id in cluster.others(leader) {
+            cluster.leap(id, 20);
+        }
+        cluster.run(ELECTION_TIMEOUT_MS / 5);
+    }
+    assert_eq!(cluster.leader(), Some(leader), "nobody campaigned");
+    for id in cluster.others(leader) {
+        let ahead = logical_now(&cluster, id).0.saturating_sub(logical_now(&cluster, leader).0);
+        assert!(ahead <= 20, "{id} is {ahead} ms ahead");
+    }
+    let asked_at = write_with_life(&mut cluster, leader, "k", 500);
+    cluster.run(5);
+    cluster.crash(leader);
+    let lived = life_of(&mut cluster, "k", asked_at);
+    assert!(lived >= 480, "k lived for {lived} ms");
 }
 
 /// J6, D12: a node that takes over a snapshot goes on with the time that the leader has told it, and never back.

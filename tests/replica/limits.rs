@@ -1,5 +1,6 @@
 //! Bounds: refused early, certainly and cheaply, and back to nothing afterwards.
 
+use keva::kv::command::Write;
 use keva::kv::payload::Payload;
 use keva::limits::{
     APPLY_BYTES_PER_TURN_MAX, FORWARD_BYTES_MAX, HISTORY_BYTES_DEFAULT, READS_IN_FLIGHT_MAX,
@@ -149,7 +150,7 @@ fn forwards_are_bounded() {
 }
 
 /// A replica of a one-node cluster whose log holds these payloads, all known to be committed.
-fn restarted_on(payloads: &[Vec<u8>]) -> Replica<MemoryStorage> {
+pub(crate) fn restarted_on(payloads: &[Vec<u8>]) -> Replica<MemoryStorage> {
     let mut storage = MemoryStorage::default();
     for (payload, index) in payloads.iter().zip(1..) {
         let mut bytes = Vec::new();
@@ -168,13 +169,18 @@ fn restarted_on(payloads: &[Vec<u8>]) -> Replica<MemoryStorage> {
         seed: 1,
         snapshot_log_bytes: u64::MAX,
         history_bytes: HISTORY_BYTES_DEFAULT,
+        keys_per_turn: 1,
     };
     Replica::new(config, storage, Millis(0)).expect("a good disk")
 }
 
-fn payload(seq: u64, key: &str, value: &str) -> Vec<u8> {
+pub(crate) fn payload_of(seq: u64, write: Write) -> Vec<u8> {
     let id = keva::kv::session::WriteId { origin: node(1), incarnation: Incarnation(1), seq };
-    Payload { id, time: LogicalTime(seq), write: put(key, value).into() }.encode()
+    Payload { id, time: LogicalTime(seq), write }.encode()
+}
+
+fn payload(seq: u64, key: &str, value: &str) -> Vec<u8> {
+    payload_of(seq, put(key, value).into())
 }
 
 /// B18: a long log is applied in portions, one a turn, with nothing left out, and without waiting for anything.

@@ -32,7 +32,7 @@ fn page_in(reply: &Reply) -> &Page {
 }
 
 fn keys_in(reply: &Reply) -> Vec<&str> {
-    page_in(reply).keys.iter().map(|(key, _)| key.as_ref()).collect()
+    page_in(reply).iter().map(|listed| listed.key).collect()
 }
 
 /// The changes that a node has kept, as (revision, key, kind): P, D, or E.

@@ -15,4 +15,5 @@ mod space;
 mod standing;
 #[path = "../support/mod.rs"]
 mod support;
+mod turns;
 mod writes;

@@ -487,6 +487,7 @@ fn a_snapshot_that_cannot_be_read_is_refused() {
             seed: 1,
             snapshot_log_bytes: 1,
             history_bytes: HISTORY_BYTES_DEFAULT,
+            keys_per_turn: 1,
         };
         let now = Millis(0);
         Replica::new(config, storage, now).err().expect("refused").to_string()

@@ -32,7 +32,14 @@ impl Node {
             process.end_wait(env, ticket, waiting, wait, fired);
         }
         let is_late = process.hub.next_deadline().is_some_and(|deadline| deadline <= now);
-        assert!(!is_late || process.hub.has_work(process.replica.history()), "a request waits for too long");
+        let is_held_up = !process.replica.store().is_settled();
+        if is_held_up {
+            env.mark(Mark::RemovalInParts);
+        }
+        assert!(
+            is_held_up || !is_late || process.hub.has_work(process.replica.history()),
+            "a request waits for too long"
+        );
     }
 }
 

@@ -123,6 +123,7 @@ marks! {
     WatchOfMany: "watch saw several changes of one revision",
     PollAnswered: "long poll answered when something changed",
     PollTimedOut: "long poll timed out",
+    RemovalInParts: "removal of many keys took several turns",
 }
 
 /// How often each was seen.

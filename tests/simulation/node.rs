@@ -202,6 +202,8 @@ impl Node {
             seed: self.rng.u64(..),
             snapshot_log_bytes: plan.snapshot_log_bytes,
             history_bytes: plan.history_bytes,
+            // So that removals take several turns.
+            keys_per_turn: 1 + plan.rich_keys / 4,
         };
         let identity = Identity {
             cluster,

@@ -119,6 +119,25 @@ fn idle_streams_tell_the_revision() {
     assert_eq!(world.text(id), ": 3\n\n");
 }
 
+/// K4: an entry with more changes than are kept is a gap, also for those who had everything before it.
+#[test]
+fn too_many_changes_reset_streams() {
+    let mut world = World::new(1_000);
+    for n in 0..10 {
+        world.apply(put(&format!("a/{n}"), b""));
+    }
+    world.apply(put("b", b"1"));
+    let id = world.stream(Filter::prefix(""), Format::ServerSentEvents, Some(0));
+    assert!(world.text(id).ends_with("event: sync\ndata: {\"revision\":11}\n\n"));
+    world.apply(Command::DeletePrefix { prefix: "a/".into() });
+    assert_eq!(
+        world.text(id),
+        "event: reset\ndata: {\"revision\":12}\n\n\
+         event: put\ndata: {\"key\":\"b\",\"revision\":11,\"value\":\"1\"}\n\n\
+         id: 12\nevent: sync\ndata: {\"revision\":12}\n\n"
+    );
+}
+
 /// K7, K4: a snapshot in the place of entries makes every stream begin again, without an end of the connection.
 #[test]
 fn a_snapshot_resets_streams() {

@@ -124,7 +124,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(history_bytes: usize) -> World {
-        let (store, history) = (Store::default(), History::new(Index(0), history_bytes));
+        let (mut store, history) = (Store::default(), History::new(Index(0), history_bytes));
+        store.set_changes_max(history_bytes);
         let hub = Hub::new(&history, &store);
         World {
             store,
@@ -149,13 +150,16 @@ impl World {
 
     pub(crate) fn apply(&mut self, command: Command) {
         self.apply_one(command);
-        self.history.push(self.store.take_changes());
+        match self.store.take_changes() {
+            Some(changes) => self.history.push(changes),
+            None => self.history.skip(self.store.applied_index()),
+        }
     }
 
     /// An entry without a command.
     pub(crate) fn pass(&mut self) {
         self.store.pass(self.store.applied_index().next());
-        self.history.push(self.store.take_changes());
+        assert_eq!(self.store.take_changes(), Some(Vec::new()));
         self.truth.note(&self.store, false);
     }
 

@@ -109,10 +109,7 @@ pub enum ListingForm {
     /// A key per line, percent-encoded.
     Text,
     /// An object.
-    Json {
-        /// Whether the values are in it.
-        with_values: bool,
-    },
+    Json,
 }
 
 /// Which description of the cluster.

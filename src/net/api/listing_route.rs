@@ -64,7 +64,7 @@ fn list(head: &RequestHead<'_, '_>, query: &str) -> Result<Plan, Problem> {
             return Err(bad_parameter(String::from(detail)));
         }
         0 => ListingForm::Text,
-        _ => ListingForm::Json { with_values },
+        _ => ListingForm::Json,
     };
     let render = Render::Listing { form, if_match: if_match(head)?, if_none_match: if_none_match(head)? };
     let (consistency, timeout_ms) = (query.consistency()?, query.timeout_ms()?);

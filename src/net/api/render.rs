@@ -54,8 +54,8 @@ pub(super) fn sign(response: &mut Response, node: &NodeView) {
 }
 
 /// Whole seconds that a key has left: rounded up, so that one that is there never has 0 before its time.
-pub(super) fn ttl_s(item: &Item, time: LogicalTime) -> Option<u64> {
-    item.expires_at.map(|expires_at| (expires_at - time).div_ceil(1000))
+pub(super) fn ttl_s(expires_at: Option<LogicalTime>, time: LogicalTime) -> Option<u64> {
+    expires_at.map(|expires_at| (expires_at - time).div_ceil(1000))
 }
 
 fn with_revision(mut response: Response, revision: Index) -> Response {
@@ -88,7 +88,7 @@ fn value(
     time: LogicalTime,
 ) -> Response {
     let current = item.as_ref().map(|item| item.revision);
-    let ttl_s = item.as_ref().and_then(|item| ttl_s(item, time));
+    let ttl_s = item.as_ref().and_then(|item| ttl_s(item.expires_at, time));
     let mut response = precluded(&conditions, current, "key").unwrap_or_else(|| match item {
         Some(item) => found(item),
         None => missing(missing_is_error),

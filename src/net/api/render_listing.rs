@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::net::api::action::ListingForm;
 use crate::net::api::render::ttl_s;
@@ -10,15 +10,27 @@ use crate::net::api::target::percent_encode;
 use crate::net::http::response::{Body, JSON, Response, TEXT};
 use crate::net::http::status::Status;
 use crate::raft::types::Index;
-use crate::replica::io::{Item, Page};
+use crate::replica::io::{Listed, Page};
 use crate::util::time::LogicalTime;
 
 /// A page as JSON.
 #[derive(Serialize)]
 struct PageJson<'a> {
     revision: u64,
-    keys: Vec<KeyJson<'a>>,
+    keys: KeysJson<'a>,
     next: Option<&'a str>,
+}
+
+/// Written down key by key: they need no memory of their own.
+struct KeysJson<'a> {
+    page: &'a Page,
+    time: LogicalTime,
+}
+
+impl Serialize for KeysJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.page.iter().map(|listed| key_json(&listed, self.time)))
+    }
 }
 
 /// One element of `keys`.
@@ -26,7 +38,7 @@ struct PageJson<'a> {
 struct KeyJson<'a> {
     key: &'a str,
     revision: u64,
-    size: usize,
+    size: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttl: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,20 +57,17 @@ struct CountJson {
 /// A page of keys. `time` is the cluster's, for what keys have left.
 pub(crate) fn page(page: &Page, form: ListingForm, revision: Index, time: LogicalTime) -> Response {
     // Where the page ended, if there is a next one.
-    let next = page.keys.last().filter(|_| page.has_more).map(|(key, _)| key.as_ref());
+    let next = page.last_key().filter(|_| page.has_more);
     match form {
         ListingForm::Text => text(page, next),
-        ListingForm::Json { with_values } => {
-            let keys = page.keys.iter().map(|(key, item)| key_json(key, item, with_values, time)).collect();
-            json(&PageJson { revision: revision.0, keys, next })
-        }
+        ListingForm::Json => json(&PageJson { revision: revision.0, keys: KeysJson { page, time }, next }),
     }
 }
 
 fn text(page: &Page, next: Option<&str>) -> Response {
-    let mut body = Vec::new();
-    for (key, _) in &page.keys {
-        percent_encode(key, &mut body);
+    let mut body = Vec::with_capacity(page.key_bytes() + page.len());
+    for listed in page.iter() {
+        percent_encode(listed.key, &mut body);
         body.push(b'\n');
     }
     let mut response = Response::new(Status::Ok, TEXT, Body::Owned(body));
@@ -71,15 +80,18 @@ fn text(page: &Page, next: Option<&str>) -> Response {
     response
 }
 
-fn key_json<'a>(key: &'a str, item: &'a Item, with_values: bool, time: LogicalTime) -> KeyJson<'a> {
-    let value = std::str::from_utf8(&item.value);
+fn key_json<'a>(listed: &Listed<'a>, time: LogicalTime) -> KeyJson<'a> {
+    let text = listed.value.map(std::str::from_utf8);
     KeyJson {
-        key,
-        revision: item.revision.0,
-        size: item.value.len(),
-        ttl: ttl_s(item, time),
-        value: value.ok().filter(|_| with_values),
-        value_base64: (with_values && value.is_err()).then(|| BASE64.encode(&item.value)),
+        key: listed.key,
+        revision: listed.revision.0,
+        size: listed.size,
+        ttl: ttl_s(listed.expires_at, time),
+        value: text.and_then(Result::ok),
+        value_base64: listed
+            .value
+            .filter(|_| text.is_some_and(|text| text.is_err()))
+            .map(|value| BASE64.encode(value)),
     }
 }
 
@@ -87,7 +99,7 @@ fn key_json<'a>(key: &'a str, item: &'a Item, with_values: bool, time: LogicalTi
 pub(crate) fn count(count: u64, form: ListingForm, revision: Index) -> Response {
     match form {
         ListingForm::Text => Response::new(Status::Ok, TEXT, Body::Owned(format!("{count}\n").into_bytes())),
-        ListingForm::Json { .. } => json(&CountJson { revision: revision.0, count }),
+        ListingForm::Json => json(&CountJson { revision: revision.0, count }),
     }
 }
 

@@ -88,11 +88,17 @@ pub fn percent_decode<'a>(text: &'a str, what: &str) -> Result<Cow<'a, str>, Pro
 /// on one line of ASCII.
 pub fn percent_encode(text: &str, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
-            out.push(byte);
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(byte);
+    let mut rest = text.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        if is_plain(first) {
+            // Most keys are plain from one end to the other: what is plain is copied in one piece.
+            let len = rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len());
+            out.extend_from_slice(&rest[..len]);
+            rest = &rest[len..];
         } else {
-            out.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            out.extend([b'%', DIGITS[usize::from(first >> 4)], DIGITS[usize::from(first & 15)]]);
+            rest = others;
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, NodeConfig};
-use crate::limits::{CLIENTS_REFUSED_MAX, DESCRIPTORS_RESERVED};
+use crate::limits::{CLIENTS_REFUSED_MAX, DESCRIPTORS_RESERVED, KEYS_PER_TURN_MAX};
 use crate::net::client::ClientLimits;
 use crate::net::event_loop::listeners::Listeners;
 use crate::net::peer::PeerSettings;
@@ -103,6 +103,7 @@ impl<S> NodeSetup<'_, S> {
             heartbeat_interval_ms: self.config.heartbeat_interval_ms(),
             seed: self.seed,
             snapshot_log_bytes: self.config.storage.snapshot_log_bytes,
+            keys_per_turn: KEYS_PER_TURN_MAX,
             history_bytes: self.config.limits.history_bytes,
         }
     }

@@ -208,6 +208,10 @@ impl<I: Copy + Ord + Hash> Hub<I> {
 
     /// Hands out what has changed, and what is due, as far as a turn's budget goes.
     pub fn pump(&mut self, now: Millis, history: &History, store: &Store, outlets: &mut impl Outlets<I>) {
+        // What a removal has left over of the keys so far is shown to nobody.
+        if !store.is_settled() && !mutant("follows-amid-removal") {
+            return;
+        }
         self.notice_gap(history, store);
         let mut budget = WATCH_BYTES_PER_TURN_MAX;
         self.pass_changes(now, history, store, outlets, &mut budget);

@@ -314,7 +314,8 @@ impl Checks {
         let seen = &mut self.seen[node];
         assert!(applied >= seen.applied, "node {node} un-applied entries");
         assert!(applied <= replica.raft().commit_index(), "node {node} applied what is not committed");
-        if applied > seen.applied {
+        // Else it will be looked at when it is at the next entry.
+        if applied > seen.applied && replica.store().is_settled() {
             seen.applied = applied;
             let hash = replica.store().state_hash();
             let first = *self.hashes.entry(applied).or_insert(hash);
