@@ -137,7 +137,7 @@ impl Node {
                 peers += 1;
                 process.links.read(env, now, socket);
             } else {
-                process.sessions.handle_event(env, socket);
+                process.sessions.handle_event(env, now, socket);
             }
         }
         if peers > 2 {

@@ -165,7 +165,7 @@ impl<S: Storage> EventLoop<S> {
                 }
                 Source::Signals => has_signal = self.signals.take_stop(),
                 Source::PeerLink(key) => self.peers.handle_event(now, key, event),
-                Source::Client(key) => self.clients.handle_event(key, event),
+                Source::Client(key) => self.clients.handle_event(now, key, event),
             }
         }
         self.accept(now);
