@@ -362,7 +362,7 @@ impl Node {
         if process.stop_by.is_none() {
             process.stop_by = Some(now.after(SHUTDOWN_MS_MAX));
             process.sessions.start_shutdown(now);
-            process.hub.end_waits(process.replica.history());
+            process.hub.end_waits();
             process.replica.start_shutdown(now);
         }
     }

@@ -314,6 +314,12 @@ impl Clients {
         }
     }
 
+    /// Whether this connection is there, and not given up.
+    #[must_use]
+    pub fn has(&self, key: Key) -> bool {
+        self.table.get(key).is_some_and(|socket| !socket.is_closing)
+    }
+
     /// How many connections there are.
     #[must_use]
     pub fn len(&self) -> usize {
