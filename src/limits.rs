@@ -188,7 +188,7 @@ pub const CLIENT_READ_BYTES_PER_TURN_MAX: usize = 256 << 10;
 pub const CLIENTS_READ_BYTES_PER_TURN_MAX: usize = 4 << 20;
 /// Bytes written to one client in one turn.
 pub const CLIENT_WRITE_BYTES_PER_TURN_MAX: usize = 1 << 20;
-/// Memory of all clients' connections. Beyond it the connection that holds most is closed.
+/// Memory of all clients' connections. Beyond it those that hold most are closed.
 pub const CLIENTS_MEMORY_BYTES_MAX: usize = 128 << 20;
 /// Connections beyond the configured number that are told so. More are closed without a word.
 pub const CLIENTS_REFUSED_MAX: usize = 64;

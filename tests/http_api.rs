@@ -194,6 +194,7 @@ fn conditions_of_writes() {
     };
     let rev = |if_match, if_none_match| Condition { if_match, if_none_match };
     let any = Some(Matcher::Any);
+    let twice = format!("If-Match: {}\r\n", "\"5\",".repeat(17));
     let rows: &[(&str, &str, Condition)] = &[
         ("", "If-Match: \"5\"\r\n", rev(revisions(&[5]), None)),
         ("", "If-Match: *\r\n", rev(any.clone(), None)),
@@ -203,6 +204,8 @@ fn conditions_of_writes() {
         ("?if_rev=5", "If-Match: \"5\"\r\n", rev(revisions(&[5]), None)),
         ("?if_absent", "If-None-Match: *\r\n", rev(None, any)),
         ("", "If-Match: \"5\" , \"6\",,\r\nIf-Match: \"7\"\r\n", rev(revisions(&[5, 6, 7]), None)),
+        ("?if_rev=5", "If-Match: \"5\", \"5\"\r\n", rev(revisions(&[5]), None)),
+        ("", &twice, rev(revisions(&[5]), None)),
         // A weak tag never equals anything where a strong comparison is asked for.
         ("", "If-Match: W/\"5\", \"6\"\r\n", rev(revisions(&[6]), None)),
         ("", "If-None-Match: W/\"5\", \"6\"\r\n", rev(None, revisions(&[5, 6]))),
@@ -237,6 +240,9 @@ fn conditions_of_writes() {
         ("?if_rev=6", "If-Match: *\r\n", "contradicting-conditions"),
         ("?if_absent", "If-None-Match: \"5\"\r\n", "contradicting-conditions"),
         ("?if_absent&if_rev=5", "", "contradicting-conditions"),
+        ("?if_absent", "If-Match: \"2\"\r\n", "contradicting-conditions"),
+        ("?if_rev=5", "If-None-Match: *\r\n", "contradicting-conditions"),
+        ("", "If-Match: *\r\nIf-None-Match: *\r\n", "contradicting-conditions"),
         ("?if_rev=0", "", "bad-parameter"),
         ("?if_rev=05", "", "bad-parameter"),
         ("?if_rev=", "", "bad-parameter"),
@@ -390,7 +396,7 @@ fn failures_of_the_node() {
         (Outcome::NotApplied(NotApplied::Stopping), 503, "stopping", "no"),
         (Outcome::NotApplied(NotApplied::NotReady), 503, "not-ready", "no"),
         (Outcome::NotApplied(NotApplied::DiskFull), 507, "disk-full", "no"),
-        (Outcome::NotApplied(NotApplied::InFlight), 409, "idempotency-key-in-flight", "no"),
+        (Outcome::NotApplied(NotApplied::InFlight), 409, "idempotency-key-in-flight", "unknown"),
         (Outcome::OutcomeUnknown, 504, "outcome-unknown", "unknown"),
     ];
     for (outcome, status, code, applied) in rows {
@@ -399,7 +405,7 @@ fn failures_of_the_node() {
         let json: serde_json::Value = serde_json::from_slice(response.body.as_slice()).unwrap();
         assert_eq!(response.status.code(), status);
         assert_eq!((json["code"].as_str(), json["applied"].as_str()), (Some(code), Some(applied)));
-        assert_eq!(response.retry_after_s.is_some(), status == 503);
+        assert_eq!(response.retry_after_s.is_some(), matches!(status, 503 | 409));
         assert_eq!((response.node.as_deref(), response.leader.as_deref()), (Some("host1"), None));
         assert_eq!(response.revision, None, "nothing is reflected by a failure");
     }

@@ -5,7 +5,7 @@ mod http;
 
 use std::rc::Rc;
 
-use http::{Client, VALUE_BYTES_MAX, context, get, parse, put};
+use http::{Client, VALUE_BYTES_MAX, context, get, parse, put, request};
 use keva::kv::store::Store;
 use keva::limits::{
     LINGER_BYTES_MAX, LINGER_MS, PIPELINED_REQUESTS_MAX, SHUTDOWN_LAST_CALL_MS, UNSENT_BYTES_MAX,
@@ -138,6 +138,74 @@ fn values_that_wait_are_bounded() {
     assert!(client.connection.wants_input(), "room is made by answers");
     client.run();
     assert!(client.connection.memory_bytes() <= 32 << 10, "{}", client.connection.memory_bytes());
+}
+
+/// I10: answers that may be very long, because many keys are read for them, are made one at a time.
+#[test]
+fn long_answers_come_one_by_one() {
+    let list = |query: &str| {
+        request("GET", &format!("/v1/storage/keys?{query}"), "Accept: application/json\r\n", "")
+    };
+    let body = "{\"if\":[],\"then\":[{\"get\":\"k\"}]}";
+    let wait = request("GET", "/v1/storage/keys?wait=1s", "If-None-Match: \"1\"\r\n", "");
+    for long in [
+        list("values"),
+        list("limit=10"),
+        list("count"),
+        request("POST", "/v1/storage/txn", "", body),
+        request("POST", "/v1/storage/txn", "", "{\"if\":[],\"then\":[],\"else\":[{\"get\":\"k\"}]}"),
+        wait,
+    ] {
+        let mut client = Client::new();
+        client.connection.receive(client.now, long.repeat(64).as_bytes());
+        for number in 0..64 {
+            let open = calls(&mut client);
+            assert_eq!(open.len(), 1, "{long}");
+            assert_eq!(client.connection.next_deadline(), Millis::NEVER, "the node is slow, not the client");
+            assert!(!client.connection.wants_input());
+            client.connection.respond(client.now, open[0].id, text(&number.to_string()));
+            client.drain();
+        }
+        assert!(client.connection.wants_input());
+        assert_eq!(client.statuses(), [200; 64]);
+    }
+    // What is in front of it does not wait for it, and what is behind does.
+    let mut client = Client::new();
+    let write =
+        request("POST", "/v1/storage/txn", "", "{\"if\":[],\"then\":[{\"put\":\"k\",\"value\":\"v\"}]}");
+    client.connection.receive(client.now, (get("a") + &write + &list("count") + &get("b")).as_bytes());
+    assert_eq!(calls(&mut client).len(), 3);
+}
+
+/// Who closes one side behind a request that waits for a change is gone, once everything before it was answered.
+#[test]
+fn hanging_up_ends_a_wait() {
+    let wait = request("GET", "/v1/storage/key/k?wait=5m", "", "");
+    for close in ["", "Connection: close\r\n"] {
+        let mut client = Client::new();
+        let wait = request("GET", "/v1/storage/key/k?wait=5m", close, "");
+        client.connection.receive(client.now, wait.as_bytes());
+        assert_eq!(calls(&mut client).len(), 1);
+        assert!(!client.connection.is_finished());
+        client.end();
+        assert!(client.connection.is_finished() && client.sent.is_empty());
+    }
+    // Requests that do not wait are answered, whoever closed one side.
+    let mut client = Client::new();
+    client.connection.receive(client.now, (get("a") + &wait).as_bytes());
+    let open = calls(&mut client);
+    client.connection.receive_end(client.now);
+    assert!(!client.connection.is_finished());
+    client.connection.respond(client.now, open[0].id, text("a"));
+    assert!(!client.connection.is_finished());
+    client.drain();
+    assert!(client.connection.is_finished());
+    assert_eq!(client.statuses(), [200]);
+    // Also when the end is announced before everything was received.
+    let mut client = Client::new();
+    client.connection.announce_end(client.now);
+    client.feed(get("a")).end();
+    assert_eq!(client.statuses(), [204]);
 }
 
 #[test]

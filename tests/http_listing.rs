@@ -56,7 +56,7 @@ fn text_is_a_key_per_line() {
     let answer = list(&mut client, "", "");
     assert_eq!((answer.status, answer.text()), (200, "%0A\na%2B%25\na/x%20y\na/z\nb\n%C3%BC\n"));
     assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
-    assert_eq!((answer.header("etag"), answer.header("keva-revision")), (Some("\"6\""), Some("6")));
+    assert_eq!((answer.header("etag"), answer.header("keva-revision")), (Some("W/\"6\""), Some("6")));
     assert_eq!((answer.header("keva-next"), answer.header("vary")), (None, Some("Accept")));
     assert_eq!(answer.header("cache-control"), Some("no-cache"));
     assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
@@ -236,13 +236,43 @@ fn conditions_of_listings() {
         for query in ["", "count"] {
             let answer = list(&mut client, query, headers);
             assert_eq!(answer.status, status, "{headers} {query}");
-            assert_eq!(answer.header("etag"), (status != 400).then_some("\"2\""), "{headers}");
+            assert_eq!(answer.header("etag"), (status != 400).then_some("W/\"2\""), "{headers}");
         }
     }
     let form = ListingForm::Text;
     let how = Render::Listing { form, if_match: None, if_none_match: None };
     let failed = render(how, reply(3, Outcome::NotApplied(NotApplied::NoLeader)), &view());
     assert_eq!((failed.status.code(), failed.etag), (503, None));
+}
+
+/// The time of a wait is over: the answer is the one to a listing that has not changed.
+#[test]
+fn a_wait_ends_like_a_plain_listing() {
+    let mut client = filled(&["a", "b"]);
+    for (headers, status) in [
+        ("If-None-Match: \"2\"\r\n", 304),
+        ("If-None-Match: W/\"2\"\r\n", 304),
+        ("If-None-Match: \"2\"\r\nIf-Match: \"2\"\r\n", 304),
+        ("If-None-Match: \"2\"\r\nIf-Match: \"1\"\r\n", 412),
+    ] {
+        let (plain, wait) = (list(&mut client, "", headers), list(&mut client, "wait=1s", headers));
+        assert_eq!((plain.status, wait.status), (status, status), "{headers}");
+        let but_names = |answer: &Answer| -> Vec<(String, String)> {
+            answer.headers.iter().filter(|(name, _)| !name.starts_with("Keva-")).cloned().collect()
+        };
+        assert_eq!(but_names(&wait), but_names(&plain), "{headers}");
+        assert_eq!(wait.header("keva-revision"), plain.header("keva-revision"), "{headers}");
+    }
+}
+
+/// What is wrong with values and watch is not the form.
+#[test]
+fn values_mean_nothing_with_watch() {
+    for headers in ["", JSON] {
+        let answer = list(&mut filled(&["a"]), "watch&values", headers);
+        assert_eq!(answer.status, 400);
+        assert_eq!(answer.member("detail"), "values means nothing with watch; leave one of them out");
+    }
 }
 
 #[test]

@@ -301,6 +301,8 @@ fn answers() {
         ("GET", key, "", "If-Match: \"9\"\r\n", "", 412),
         ("GET", key, "?bogus", "", "", 400),
         ("PUT", key, "?if_rev=9", "", "1", 412),
+        ("PUT", key, "", "Sec-Fetch-Site: cross-site\r\n", "1", 403),
+        ("POST", txn, "", "Origin: null\r\n", "{}", 403),
         ("PUT", key, "", "Content-Encoding: gzip\r\n", "1", 415),
         ("PUT", key, "", "Expect: nothing\r\n", "1", 417),
         ("PUT", key, "", "", &too_long, 413),
@@ -387,6 +389,10 @@ fn answers() {
 fn every_operation_names_the_common_failures() {
     let document = Document::get();
     for operation in document.operations() {
+        if matches!(operation.method.as_str(), "POST" | "PUT" | "DELETE") {
+            let is_named = operation.operation["responses"].get("403").is_some();
+            assert!(is_named, "{} {} may come from a page", operation.method, operation.path);
+        }
         for status in ["200", "400", "408", "413", "414", "417", "431", "501", "503", "505"] {
             let is_named = operation.operation["responses"].get(status).is_some();
             assert!(is_named, "{} {} may end with {status}", operation.method, operation.path);

@@ -330,3 +330,43 @@ fn half_a_request_is_none() {
     client.feed(whole + "\r\n").end();
     assert_eq!(client.statuses(), [200], "an empty line after a body is no request");
 }
+
+/// Browsers send what web pages of other sites want, also from inside a trusted network.
+#[test]
+fn pages_of_other_origins_cannot_write() {
+    let rows = [
+        ("", 200),
+        ("Sec-Fetch-Site: cross-site\r\n", 403),
+        ("Sec-Fetch-Site: same-site\r\n", 403),
+        ("Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n", 403),
+        ("Sec-Fetch-Site: same-origin\r\nOrigin: http://behind.a.proxy\r\n", 200),
+        ("Sec-Fetch-Site: none\r\n", 200),
+        // Browsers do not send it to other machines without TLS.
+        ("Origin: http://evil.example\r\n", 403),
+        ("Origin: null\r\n", 403),
+        ("Origin: http://h:8380\r\n", 403),
+        ("Origin: http://H\r\n", 200),
+        ("Origin: https://h\r\n", 200),
+    ];
+    for (headers, status) in rows {
+        for (method, target, body) in [
+            ("POST", K, "v"),
+            ("PUT", K, "v"),
+            ("DELETE", K, ""),
+            ("POST", "/v1/storage/key/k?add=0", ""),
+            ("POST", "/v1/storage/txn", "{\"then\":[]}"),
+            ("DELETE", "/v1/storage/keys?all", ""),
+            ("POST", "/v1/cluster/leader", ""),
+        ] {
+            let mut client = Client::new();
+            let answer = client.tell(method, target, headers, body);
+            assert_eq!(answer.status, status, "{method} {target} {headers}");
+            if status == 403 {
+                assert_eq!((answer.problem(), client.calls.len()), ((403, "cross-site".into()), 0));
+                assert_eq!(answer.member("applied"), "no");
+            }
+        }
+        let read = Client::new().tell("GET", K, headers, "");
+        assert_eq!(read.status, 204, "what a page reads there, browsers do not show it");
+    }
+}

@@ -112,6 +112,79 @@ fn the_examples_for_busybox_print_what_the_readme_says() {
     run(&examples, &["busybox", "sh"], "wget() { busybox wget \"$@\"; }");
 }
 
+/// The command of the README that has `part`.
+fn command_with(info: &str, part: &str) -> String {
+    let mut found = examples(info).into_iter().filter(|example| example.command.contains(part));
+    let example = found.next().unwrap_or_else(|| panic!("no example has {part}"));
+    assert!(found.next().is_none(), "several examples have {part}");
+    example.command
+}
+
+/// Wherever a stream breaks off, the recipe goes on behind the last event that is whole.
+#[test]
+fn the_last_event_is_the_last_whole_one() {
+    let command = command_with("console", "last=$(awk");
+    let events = "event: reset\ndata: {\"revision\":9}\n\nid: 9\nevent: sync\ndata: {\"revision\":9}\n\n: 9\n\n\
+                  event: put\ndata: {\"key\":\"a\",\"revision\":12,\"value\":\"id: 7\"}\n\n\
+                  id: 12\nevent: delete\ndata: {\"key\":\"b\",\"revision\":12}\n\n\
+                  id: 105\nevent: put\ndata: {\"key\":\"a\",\"revision\":105,\"value\":\"\"}\n\n: 106\n\n";
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    std::fs::write(scratch.path().join("all"), events).expect("a file");
+    let last = events.len();
+    let script = format!(
+        "size=0; while [ $size -le {last} ]; do
+            head -c $size all > events; {command}; echo \"$last\"; size=$((size + 1))
+        done"
+    );
+    let output = shell(&["sh"], &script, scratch.path());
+    let printed = String::from_utf8(output.stdout).expect("text");
+    let printed: Vec<&str> = printed.lines().collect();
+    assert_eq!(printed.len(), last + 1, "{}", String::from_utf8_lossy(&output.stderr));
+    for (size, printed) in printed.iter().enumerate() {
+        let whole = events[..size].rfind("\n\n").map_or("", |end| &events[..end]);
+        let ids = whole.lines().filter_map(|line| line.strip_prefix("id: "));
+        assert_eq!(*printed, ids.last().unwrap_or_default(), "cut after {size} bytes: {:?}", &events[..size]);
+    }
+}
+
+/// A lock that went to somebody else, at whatever moment, is not taken away by the recipe.
+#[test]
+fn the_lock_for_busybox_is_not_stolen() {
+    if !has_busybox() {
+        return report("SKIPPED: BusyBox is missing, and its lock was NOT tried; install it");
+    }
+    let cluster = Cluster::start(1);
+    let scratch = tempfile::tempdir().expect("a scratch directory");
+    let recipe: Vec<String> = examples("console busybox")
+        .into_iter()
+        .map(|example| example.command)
+        .skip_while(|command| !command.starts_with("lock="))
+        .take_while(|command| !command.contains("tickets"))
+        .collect();
+    assert!(recipe.len() >= 5 && recipe.last().is_some_and(|last| last.contains("?delete&if_rev=")));
+    // After this many commands the lock's time is over, and another host takes it.
+    for lost_after in 1..4 {
+        let script = format!(
+            "wget() {{
+                busybox wget \"$@\"; code=$?
+                echo >> calls
+                if [ $(wc -l < calls) = {lost_after} ]; then
+                    busybox wget -q -O /dev/null --post-data thief \"$lock\"
+                fi
+                return $code
+            }}
+            {}
+            busybox wget -q -O - \"$lock\" > holder; rm -f calls
+            busybox wget -q -O /dev/null --post-data '' \"$lock?delete\"",
+            recipe.join("\n")
+        );
+        let script = script.replace("localhost:8380", &cluster.client_address(0).to_string());
+        let output = shell(&["busybox", "sh"], &script, scratch.path());
+        let holder = std::fs::read_to_string(scratch.path().join("holder")).unwrap_or_default();
+        assert_eq!(holder, "thief", "lost after {lost_after}: {output:?}");
+    }
+}
+
 /// Whether there is BusyBox; it is installed where nobody is asked for a password, in containers and on build machines.
 fn has_busybox() -> bool {
     let is_there = || Command::new("busybox").arg("true").status().is_ok_and(|status| status.success());

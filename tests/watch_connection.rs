@@ -253,6 +253,9 @@ fn parameters() {
         ("application/x-ndjson", Format::JsonLines),
         ("text/html, Application/X-NDJSON;q=0.9", Format::JsonLines),
         ("text/event-stream, application/x-ndjson", Format::ServerSentEvents),
+        ("text/event-stream;q=0.1, application/ndjson", Format::JsonLines),
+        ("application/x-ndjson;q=0.5, text/event-stream", Format::ServerSentEvents),
+        ("application/x-ndjson;q=0", Format::ServerSentEvents),
     ] {
         assert_eq!(watch("k?watch", &format!("Accept: {accept}\r\n")).format, format, "{accept}");
     }

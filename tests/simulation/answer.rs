@@ -46,7 +46,7 @@ impl Head {
         for line in lines {
             let Some((name, value)) = line.split_once(": ") else { continue };
             match name {
-                "ETag" => head.etag = value.trim_matches('"').parse().ok(),
+                "ETag" => head.etag = value.trim_start_matches("W/").trim_matches('"').parse().ok(),
                 "Keva-Revision" => head.revision = Some(value.parse().expect("a revision is a number")),
                 "Keva-TTL" => head.ttl = Some(value.parse().expect("a life is a number")),
                 "Keva-Next" => head.next = Some(decode_percent(value)),

@@ -1,6 +1,6 @@
 //! Requests that follow keys, on a node: what `keva::net::event_loop::following` does.
 
-use keva::net::api::follow::{Follow, Goal, Wait, Watch, unchanged_listing};
+use keva::net::api::follow::{Follow, Goal, Wait, Watch};
 use keva::net::api::{Render, render};
 use keva::net::http::response::Response;
 use keva::net::watch::Fired;
@@ -94,7 +94,7 @@ impl Process {
                 reply.revision
             }
             (Goal::List { above, .. }, _) if self.stop_by.is_some() => {
-                let response = self.signed(unchanged_listing(*above));
+                let response = self.signed(wait.unchanged_listing(*above));
                 return self.sessions.respond(self.now, waiting.socket, waiting.call, response);
             }
             (Goal::List { above, .. }, _) => *above,
@@ -134,11 +134,15 @@ impl Process {
                 let reply = self.present(ticket, key);
                 self.begin_to_wait(env, waiting, wait, reply);
             }
-            (Goal::List { above, .. }, Fired::TimeUp { seen }) => {
-                let response = self.signed(unchanged_listing(seen.unwrap_or(*above)));
+            (Goal::List { above, .. }, Fired::TimeUp { seen })
+                if seen.is_some() || self.stop_by.is_some() =>
+            {
+                let revision = seen.map_or(*above, |seen| seen.max(*above));
+                let response = self.signed(wait.unchanged_listing(revision));
                 self.sessions.respond(self.now, waiting.socket, waiting.call, response);
             }
-            (Goal::List { range, listing, .. }, Fired::News(_) | Fired::Unknown) => {
+            // Something has changed, or may have.
+            (Goal::List { range, listing, .. }, _) => {
                 let (range, listing) = ((**range).clone(), *listing);
                 let request = Request::List { range, listing, consistency: Consistency::Stale };
                 let deadline = self.now.after(env.plan.timeout_ms);

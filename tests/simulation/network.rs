@@ -212,6 +212,11 @@ impl Network {
         }
     }
 
+    /// Whether the other side writes nothing behind what can be read.
+    pub(crate) fn is_ended(&self, socket: Socket) -> bool {
+        self.ends[socket].is_ended
+    }
+
     /// No more will be written.
     pub(crate) fn shut_write(&mut self, socket: Socket) {
         if self.ends[socket].status == Status::Open {

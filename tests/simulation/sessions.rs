@@ -80,11 +80,14 @@ impl Sessions {
     }
 
     /// The network reports something about a connection.
-    pub(crate) fn handle_event(&mut self, env: &Env, socket: Socket) {
+    pub(crate) fn handle_event(&mut self, env: &Env, now: Millis, socket: Socket) {
         if env.network.status(socket) != Status::Open {
             self.close(socket);
         } else if let Some(session) = self.table.get_mut(&socket) {
             session.is_readable = true;
+            if env.network.is_ended(socket) {
+                session.connection.announce_end(now);
+            }
         }
     }
 
@@ -283,13 +286,13 @@ impl Outlets<Ticket> for Sessions {
 }
 
 impl Session {
-    /// As in `keva::net::event_loop`: the stream, once after it has drained.
+    /// As in `keva::net::event_loop`: the stream, after it has drained.
     fn drained_stream(&mut self) -> Option<Ticket> {
         let unsent = self.connection.stream_unsent_bytes()?;
         if !self.is_stream_full || unsent > WATCH_BUFFER_BYTES_MAX / 2 {
             return None;
         }
-        self.is_stream_full = false;
+        self.is_stream_full = unsent > 0;
         self.events
     }
 

@@ -137,7 +137,7 @@ impl Node {
                 peers += 1;
                 process.links.read(env, now, socket);
             } else {
-                process.sessions.handle_event(env, socket);
+                process.sessions.handle_event(env, now, socket);
             }
         }
         if peers > 2 {
@@ -362,7 +362,7 @@ impl Node {
         if process.stop_by.is_none() {
             process.stop_by = Some(now.after(SHUTDOWN_MS_MAX));
             process.sessions.start_shutdown(now);
-            process.hub.end_waits(process.replica.history());
+            process.hub.end_waits();
             process.replica.start_shutdown(now);
         }
     }

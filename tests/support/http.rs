@@ -7,7 +7,7 @@ use keva::kv::command::Write;
 use keva::kv::payload::Payload;
 use keva::kv::session::WriteId;
 use keva::kv::store::Store;
-use keva::net::api::follow::{Follow, Goal, unchanged_listing};
+use keva::net::api::follow::{Follow, Goal};
 use keva::net::api::{
     Action, ClusterView, HandedOver, Health, MemberView, MetricsView, NodeView, Render, render,
     render_hand_over, render_metrics, render_status,
@@ -89,13 +89,13 @@ impl TestNode {
     fn follow(&mut self, follow: Follow) -> Response {
         match follow {
             Follow::Watch(watch) => watch.response(self.store.applied_index()),
-            Follow::Wait(wait) => match wait.goal {
+            Follow::Wait(wait) => match &wait.goal {
                 Goal::Key { key, .. } => {
-                    let request = Request::Read { key, consistency: wait.consistency };
+                    let request = Request::Read { key: key.clone(), consistency: wait.consistency };
                     let (revision, outcome) = self.carry_out(request);
                     render(wait.render, reply(revision.0, outcome), &view())
                 }
-                Goal::List { above, .. } => unchanged_listing(above),
+                Goal::List { above, .. } => wait.unchanged_listing(*above),
             },
         }
     }

@@ -35,7 +35,7 @@ impl Answer {
 
     /// `ETag`: the Raft index of the write that gave the key its value.
     pub fn etag(&self) -> Option<u64> {
-        self.header("ETag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+        self.header("ETag")?.trim_start_matches("W/").strip_prefix('"')?.strip_suffix('"')?.parse().ok()
     }
 
     /// Whether the connection ends behind this answer.

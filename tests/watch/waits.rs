@@ -93,9 +93,22 @@ fn a_wait_has_an_end() {
     assert_eq!(world.hub.next_deadline(), None);
     // A stop ends all.
     let id = world.wait(Filter::key("a"), WaitFor::Change, None, 50_000);
-    world.hub.end_waits(&world.history);
+    world.hub.end_waits();
     world.pump();
     assert_eq!(world.fired, [(id, Fired::TimeUp { seen: Some(Index(2)) })]);
+}
+
+/// Whose time is over before it has looked at everything does not hear that nothing has happened.
+#[test]
+fn a_late_look_is_no_look() {
+    let mut world = World::new(100_000);
+    world.apply(put("a"));
+    world.apply(put("b"));
+    let at_once = world.now.0;
+    for (since, seen) in [(1, None), (2, Some(Index(2)))] {
+        let id = world.wait(Filter::prefix(""), WaitFor::Change, Some(since), at_once);
+        assert_eq!(std::mem::take(&mut world.fired), [(id, Fired::TimeUp { seen })], "since {since}");
+    }
 }
 
 /// K4, K7: whoever waits is not left waiting for what may have happened.

@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use crate::kv::command::{Condition, Matcher, Requirement};
-use crate::net::api::follow::Follow;
+use crate::kv::command::{Command, Condition, Matcher, Operation, Requirement, Write};
+use crate::net::api::follow::{Follow, Goal, Wait};
 use crate::net::api::health::Health;
 use crate::replica::io::Request;
 use crate::util::time::LogicalTime;
@@ -42,6 +42,34 @@ impl Action {
         match self {
             Action::Submit { request: Request::Write(write), .. } => write.command.value_len(),
             Action::Submit { .. } | Action::Status(_) | Action::Metrics | Action::HandOver { .. } => 0,
+        }
+    }
+
+    /// Whether many keys may be read: the answer may be long, and take long to make.
+    #[must_use]
+    pub fn reads_many(&self) -> bool {
+        match self {
+            Action::Submit { request: Request::List { .. }, .. } => true,
+            Action::Submit {
+                request: Request::Write(Write { command: Command::Transaction(transaction), .. }),
+                ..
+            } => {
+                let mut operations = transaction.then.iter().chain(transaction.otherwise.iter().flatten());
+                operations.any(|operation| matches!(operation, Operation::Get { .. }))
+            }
+            Action::Submit { render: Render::Follow(follow), .. } => {
+                matches!(**follow, Follow::Wait(Wait { goal: Goal::List { .. }, .. }))
+            }
+            Action::Submit { .. } | Action::Status(_) | Action::Metrics | Action::HandOver { .. } => false,
+        }
+    }
+
+    /// Whether the answer may come much later, when something changes.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        match self {
+            Action::Submit { render: Render::Follow(follow), .. } => matches!(**follow, Follow::Wait(_)),
+            Action::Submit { .. } | Action::Status(_) | Action::Metrics | Action::HandOver { .. } => false,
         }
     }
 

@@ -46,17 +46,19 @@ pub fn condition(head: &RequestHead<'_, '_>, query: &Query<'_>) -> Result<Condit
         })?])),
     };
     let if_absent = query.flag("if_absent")?.then_some(Matcher::Any);
-    if if_rev.is_some() && if_absent.is_some() {
-        return Err(contradiction("if_rev and if_absent can never both hold; use one of them"));
+    let if_match = merge(if_match(head)?, if_rev, "the header If-Match and the parameter if_rev disagree")?;
+    let if_none_match = merge(
+        if_none_match(head)?,
+        if_absent,
+        "the header If-None-Match and the parameter if_absent disagree",
+    )?;
+    if if_match.is_some() && if_none_match == Some(Matcher::Any) {
+        return Err(contradiction(
+            "If-Match (or if_rev) asks for a key that exists and If-None-Match: * (or if_absent) for one that does not: \
+             they can never both hold; use one of them",
+        ));
     }
-    Ok(Condition {
-        if_match: merge(if_match(head)?, if_rev, "the header If-Match and the parameter if_rev disagree")?,
-        if_none_match: merge(
-            if_none_match(head)?,
-            if_absent,
-            "the header If-None-Match and the parameter if_absent disagree",
-        )?,
-    })
+    Ok(Condition { if_match, if_none_match })
 }
 
 fn merge(
@@ -115,7 +117,8 @@ fn parse_tags(
                 return Err(malformed_tags(name));
             }
             let usable = comparison == Comparison::Weak || !is_weak;
-            if let Some(revision) = parse_revision(&tag[..end]).filter(|_| usable) {
+            let revision = parse_revision(&tag[..end]).filter(|_| usable);
+            if let Some(revision) = revision.filter(|revision| !revisions.contains(revision)) {
                 if revisions.len() == CONDITION_REVISIONS_MAX {
                     let detail = format!("{name} lists more than {CONDITION_REVISIONS_MAX} revisions");
                     return Err(Problem::bad_request("bad-condition", detail));

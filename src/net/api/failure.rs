@@ -1,10 +1,10 @@
 //! What went wrong with a request on its way through the cluster, as problems that say what to do.
 
-use crate::net::http::problem::{Applied, Problem};
+use crate::net::http::problem::{Applied, Problem, RETRY_AFTER_S};
 use crate::net::http::status::Status;
 use crate::replica::io::{NotApplied, Refusal};
 
-/// The request had no effect.
+/// The request had no effect, and, but for one whose name is in use, nothing else that it stands for.
 pub(crate) fn not_applied(reason: NotApplied) -> Problem {
     let (status, code, detail) = match reason {
         NotApplied::Overloaded => (
@@ -22,12 +22,7 @@ pub(crate) fn not_applied(reason: NotApplied) -> Problem {
             "superseded",
             "the write came too late to be ordered and can never take effect; try again",
         ),
-        NotApplied::InFlight => (
-            Status::Conflict,
-            "idempotency-key-in-flight",
-            "a request with this Idempotency-Key is being carried out; wait for its answer, or send this one again in a \
-             moment",
-        ),
+        NotApplied::InFlight => return in_flight(),
         NotApplied::Stopping => (
             Status::ServiceUnavailable,
             "stopping",
@@ -47,6 +42,14 @@ pub(crate) fn not_applied(reason: NotApplied) -> Problem {
         ),
     };
     Problem::new(status, code, detail)
+}
+
+/// The one that came first may have an effect, which is the one that was asked for.
+fn in_flight() -> Problem {
+    let detail = "a request with this Idempotency-Key is being carried out, and may have taken effect or still do so; send \
+                  this one again in a moment, with the same Idempotency-Key: it will have the same outcome";
+    let problem = Problem::new(Status::Conflict, "idempotency-key-in-flight", detail);
+    Problem { applied: Applied::Unknown, retry_after_s: Some(RETRY_AFTER_S), ..problem }
 }
 
 /// The request may have had an effect.

@@ -7,9 +7,11 @@ use std::rc::Rc;
 
 use crate::kv::command::Matcher;
 use crate::limits::WAIT_MS_MAX;
+use crate::net::api::accept::preferred;
 use crate::net::api::action::{Action, Render};
 use crate::net::api::condition::{if_match, if_none_match};
 use crate::net::api::query::{Query, bad_parameter, parse_duration_ms};
+use crate::net::api::render::render_unchanged;
 use crate::net::http::head::RequestHead;
 use crate::net::http::problem::Problem;
 use crate::net::http::response::{Body, ContentType, Response, TEXT};
@@ -18,6 +20,9 @@ use crate::net::watch::{Filter, Format, WaitFor};
 use crate::raft::types::Index;
 use crate::replica::io::{Consistency, Item, KeyRange, Listing, Request};
 use crate::util::time::Millis;
+
+/// The forms of a stream, and an older name of the second one.
+const FORMATS: [&str; 3] = ["text/event-stream", "application/x-ndjson", "application/ndjson"];
 
 /// What follows a reply of the replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -138,6 +143,14 @@ impl Watch {
     }
 }
 
+impl Wait {
+    /// The answer to a listing that has not changed up to `revision`.
+    #[must_use]
+    pub fn unchanged_listing(&self, revision: Index) -> Response {
+        render_unchanged(&self.render, revision)
+    }
+}
+
 impl Goal {
     /// Which keys matter.
     #[must_use]
@@ -166,16 +179,6 @@ impl Goal {
         let is_refused = if_match.as_ref().is_some_and(|matcher| !matcher.matches(current));
         is_refused || known.as_ref().map_or(current.is_some(), |known| !known.matches(current))
     }
-}
-
-/// The answer to a listing that has not changed up to `revision`.
-#[must_use]
-pub fn unchanged_listing(revision: Index) -> Response {
-    let mut response = Response::empty(Status::NotModified);
-    response.etag = Some(revision);
-    response.revision = Some(revision);
-    response.is_live = true;
-    response
 }
 
 /// What becomes of a `GET` of a key, with `watch`, `wait` or neither. The query knows `since`, `wait` and `watch`.
@@ -320,16 +323,7 @@ fn parse_since(text: &[u8]) -> Option<Index> {
     std::str::from_utf8(text).ok()?.parse().ok().map(Index)
 }
 
-/// JSON lines for who asks for them before, or instead of, server-sent events.
+/// Server-sent events, unless JSON lines are liked better.
 fn format(head: &RequestHead<'_, '_>) -> Format {
-    let media_type = |member: &[u8]| {
-        let end = member.iter().position(|byte| *byte == b';').unwrap_or(member.len());
-        let name = member[..end].trim_ascii().to_ascii_lowercase();
-        match name.as_slice() {
-            b"text/event-stream" => Some(Format::ServerSentEvents),
-            b"application/x-ndjson" | b"application/ndjson" => Some(Format::JsonLines),
-            _ => None,
-        }
-    };
-    head.members("accept").find_map(media_type).unwrap_or(Format::ServerSentEvents)
+    if preferred(head, &FORMATS) == 0 { Format::ServerSentEvents } else { Format::JsonLines }
 }

@@ -58,7 +58,8 @@ fn list(head: &RequestHead<'_, '_>, query: &str) -> Result<Plan, Problem> {
         Listing::Page { limit: limit(&query)?, with_values }
     };
     let form = match preferred(head, &FORMS) {
-        0 if with_values => {
+        // With watch, they mean nothing in any form; that is said there.
+        0 if with_values && query.get("watch").is_none() => {
             let detail =
                 "values are listed as JSON only; send Accept: application/json, or read the keys one by one";
             return Err(bad_parameter(String::from(detail)));

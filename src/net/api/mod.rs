@@ -20,6 +20,7 @@ pub mod idempotency;
 mod key_route;
 mod listing_route;
 pub mod metrics;
+pub mod origin;
 mod page;
 pub mod query;
 pub mod render;

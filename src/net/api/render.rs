@@ -120,11 +120,22 @@ fn missing(is_error: Option<String>) -> Response {
     }
 }
 
-/// A listing changes with every write, as far as its tag says.
+/// The answer to whoever waited for another listing than the one of `revision`, and there is none.
+///
+/// # Panics
+/// A listing is not what was asked for.
+pub(super) fn render_unchanged(how: &Render, revision: Index) -> Response {
+    let Render::Listing { if_match, .. } = how else { unreachable!("{how:?} is no listing") };
+    listing(revision, (if_match.clone(), Some(Matcher::Any)), || unreachable!("a listing exists"))
+}
+
+/// A listing changes with every write, as far as its tag says. The tag is weak, as text and JSON have the same one, and
+/// what keys have left of their life goes down without a write.
 fn listing(revision: Index, conditions: Conditions, make: impl FnOnce() -> Response) -> Response {
     let response = precluded(&conditions, Some(revision), "listing").unwrap_or_else(make);
     let mut response = with_revision(response, revision);
     response.etag = Some(revision);
+    response.is_etag_weak = true;
     response.is_live = true;
     response.is_negotiated = true;
     response

@@ -4,6 +4,7 @@ use crate::limits::READY_TIMEOUT_MS_DEFAULT;
 use crate::net::api::accept::preferred;
 use crate::net::api::action::{Action, Render, StatusPage};
 pub use crate::net::api::body_plan::BodyPlan;
+use crate::net::api::origin::refuse_cross_site;
 use crate::net::api::query::{Query, shortened};
 use crate::net::api::target::Target;
 use crate::net::api::{key_route, listing_route, page, transaction_route};
@@ -42,6 +43,7 @@ pub fn route(head: &RequestHead<'_, '_>, length: BodyLength) -> Result<Plan, Pro
     if head.target == "*" && head.method == "OPTIONS" || head.method == "CONNECT" {
         return Err(method_not_allowed(head.method, ALLOW_ANY));
     }
+    refuse_cross_site(head)?;
     let Target { path, query } = Target::parse(head.target)?;
     if let Some(key) = path.strip_prefix(KEY_PREFIX) {
         return key_route::route(head, key, query, length);

@@ -42,6 +42,8 @@ pub struct ClientConnection {
     last_activity: Millis,
     /// The client sends nothing more.
     input_ended: bool,
+    /// What the client has sent is all that it sends, received or not.
+    end_announced: bool,
     is_shutting_down: bool,
     /// The node stops and no request is here: until then one may come.
     last_call_by: Option<Millis>,
@@ -66,6 +68,7 @@ impl ClientConnection {
             outbox: Outbox::default(),
             last_activity: now,
             input_ended: false,
+            end_announced: false,
             is_shutting_down: false,
             last_call_by: None,
             linger: None,
@@ -100,6 +103,13 @@ impl ClientConnection {
     /// The client will send nothing more (FIN). It may still read.
     pub fn receive_end(&mut self, now: Millis) {
         self.input_ended = true;
+        self.announce_end(now);
+    }
+
+    /// The client will send nothing behind what it has sent (FIN), some of which may not have been received yet. It may
+    /// still read.
+    pub fn announce_end(&mut self, now: Millis) {
+        self.end_announced = true;
         // Nobody watches any more. Who only closed one side cannot be told from who went away.
         self.is_finished |= self.outbox.is_streaming();
         self.settle(now);
@@ -129,7 +139,7 @@ impl ClientConnection {
                         self.inbox.end();
                     }
                     self.outbox.set_owes_continue(false);
-                    let id = self.outbox.open(persistence, is_head, action.value_bytes());
+                    let id = self.outbox.open(persistence, is_head, &action);
                     return Some(Call { id, action });
                 }
                 event => self.take_event(event),
@@ -320,7 +330,7 @@ impl ClientConnection {
         let is_last = self.is_shutting_down && !self.inbox.has_body() && self.last_call_by.is_none();
         let owed_continue = self.outbox.owes_continue();
         self.outbox.pump(now, &self.context.date, is_last);
-        if self.outbox.is_streaming() && (self.is_shutting_down || self.input_ended) {
+        if self.outbox.is_streaming() && (self.is_shutting_down || self.end_announced) {
             self.outbox.end_stream(now);
         }
         if owed_continue && !self.outbox.owes_continue() {
@@ -333,5 +343,7 @@ impl ClientConnection {
             self.linger = Some(Linger { until: now.after(LINGER_MS), bytes_left: LINGER_BYTES_MAX });
         }
         self.is_finished |= self.linger.is_some() && self.input_ended;
+        // Nobody waits any more, as with a stream. Nobody is kept from closing one side behind other requests.
+        self.is_finished |= self.end_announced && self.outbox.only_waits();
     }
 }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::limits::{PIPELINED_REQUESTS_MAX, UNSENT_BYTES_MAX};
+use crate::net::api::Action;
 use crate::net::buffer::Buffer;
 use crate::net::client::pace::Pace;
 use crate::net::http::date::HttpDate;
@@ -35,6 +36,10 @@ struct Slot {
     is_head: bool,
     /// Length of the value that the node was given and may still hold, in bytes.
     asked_bytes: usize,
+    /// The answer may be very long: see [`Action::reads_many`].
+    reads_many: bool,
+    /// The answer may come much later: see [`Action::waits`].
+    waits: bool,
     response: Option<Response>,
 }
 
@@ -58,6 +63,8 @@ pub(crate) struct Outbox {
     held_bytes: usize,
     /// Bytes of values in requests without a response.
     asked_bytes: usize,
+    /// Requests without a response whose answers may be very long.
+    long_answers: usize,
     /// A client waits for `100 Continue`, behind all slots.
     owes_continue: bool,
     /// The last response was written: nothing may follow it.
@@ -78,17 +85,25 @@ struct Stream {
 }
 
 impl Outbox {
-    /// Adds a request with a value of `asked_bytes`.
-    pub(crate) fn open(&mut self, persistence: Persistence, is_head: bool, asked_bytes: usize) -> CallId {
-        let id = CallId(self.first_id + self.slots.len() as u64);
+    /// Adds a request for the node.
+    pub(crate) fn open(&mut self, persistence: Persistence, is_head: bool, action: &Action) -> CallId {
+        let (asked_bytes, reads_many) = (action.value_bytes(), action.reads_many());
         self.asked_bytes += asked_bytes;
-        self.slots.push_back(Slot { persistence, is_head, asked_bytes, response: None });
+        self.long_answers += usize::from(reads_many);
+        let waits = action.waits();
+        self.push(Slot { persistence, is_head, asked_bytes, reads_many, waits, response: None })
+    }
+
+    fn push(&mut self, slot: Slot) -> CallId {
+        let id = CallId(self.first_id + self.slots.len() as u64);
+        self.slots.push_back(slot);
         id
     }
 
     /// Adds a request that has its response.
     pub(crate) fn open_answered(&mut self, persistence: Persistence, is_head: bool, response: Response) {
-        let id = self.open(persistence, is_head, 0);
+        let (asked_bytes, reads_many, waits) = (0, false, false);
+        let id = self.push(Slot { persistence, is_head, asked_bytes, reads_many, waits, response: None });
         self.answer(id, response);
     }
 
@@ -98,6 +113,7 @@ impl Outbox {
         let slot = slot.expect("a response is for a request of this connection that has none");
         assert!(slot.response.is_none(), "a request is answered once");
         self.asked_bytes -= slot.asked_bytes;
+        self.long_answers -= usize::from(slot.reads_many);
         self.held_bytes += response.body.as_slice().len();
         slot.response = Some(response);
     }
@@ -257,9 +273,17 @@ impl Outbox {
         self.slots.is_empty() && self.output.is_empty() && self.body.is_none() && self.stream.is_none()
     }
 
-    /// Whether no further request should be read.
+    /// Whether everything before the next answer was sent, and that one may come much later.
+    pub(crate) fn only_waits(&self) -> bool {
+        let is_next = self.slots.front().is_some_and(|slot| slot.waits && slot.response.is_none());
+        is_next && self.output().is_empty()
+    }
+
+    /// Whether no further request should be read. An answer that may be very long counts as if it were: there is one of
+    /// them at a time.
     pub(crate) fn is_full(&self) -> bool {
         self.slots.len() >= PIPELINED_REQUESTS_MAX
+            || self.long_answers > 0
             || self.unsent_bytes() + self.asked_bytes >= UNSENT_BYTES_MAX
     }
 

@@ -82,6 +82,11 @@ impl ClientSocket {
         self.is_readable = true;
     }
 
+    /// The client closed its side. What it sent before may still have to be read.
+    pub(super) fn handle_read_closed(&mut self, now: Millis) {
+        self.connection.announce_end(now);
+    }
+
     pub(super) fn handle_writable(&mut self) {
         self.is_writable = true;
     }
@@ -177,13 +182,14 @@ impl ClientSocket {
         self.is_stream_full = true;
     }
 
-    /// The stream, once after it has drained: less than half of what may wait is left.
+    /// The stream, after it has drained: less than half of what may wait is left. As long as there is something left, the
+    /// next event may be too long for the room, so it is told again when there is more.
     pub(super) fn drained_stream(&mut self) -> Option<Ticket> {
         let unsent = self.connection.stream_unsent_bytes()?;
         if !self.is_stream_full || unsent > WATCH_BUFFER_BYTES_MAX / 2 {
             return None;
         }
-        self.is_stream_full = false;
+        self.is_stream_full = unsent > 0;
         self.events
     }
 
@@ -207,8 +213,114 @@ fn is_write(call: &Call) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+
     use super::*;
+    use crate::kv::command::{Command, Condition};
+    use crate::kv::payload::Payload;
+    use crate::kv::session::WriteId;
+    use crate::net::api::Render;
+    use crate::net::api::follow::Follow;
     use crate::net::event_loop::clients::Waiting;
+    use crate::net::watch::{Filter, Format, Hub, Outlets};
+    use crate::raft::types::{Incarnation, Index, NodeId};
+    use crate::replica::io::{History, Store};
+    use crate::util::time::LogicalTime;
+
+    const NOW: Millis = Millis(1_000);
+    const TICKET: Ticket = Ticket(7);
+
+    impl Outlets<Ticket> for ClientSocket {
+        fn unsent_bytes(&self, _id: Ticket) -> Option<usize> {
+            self.connection.stream_unsent_bytes()
+        }
+
+        fn send(&mut self, now: Millis, _id: Ticket, event: &Arc<[u8]>) {
+            self.connection.send_piece(now, event);
+            self.handle_stream_full();
+        }
+
+        fn close(&mut self, id: Ticket) {
+            panic!("{id:?} reads");
+        }
+    }
+
+    /// A connection with a stream of the changes of all keys.
+    fn watching() -> ClientSocket {
+        let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let connection = ClientConnection::new(NOW, Rc::default());
+        let mut socket = ClientSocket::new(TcpStream::from_std(stream), connection);
+        socket.connection.receive(NOW, b"GET /v1/storage/keys?watch HTTP/1.1\r\nHost: h\r\n\r\n");
+        let Call { id, action } = socket.connection.next_call(NOW).unwrap();
+        let Action::Submit { render: Render::Follow(follow), .. } = action else { panic!("{action:?}") };
+        let Follow::Watch(watch) = *follow else { panic!("{follow:?}") };
+        socket.begin_stream(TICKET);
+        socket.connection.respond(NOW, id, watch.response(Index(0)));
+        socket
+    }
+
+    /// A node's state, and who follows it.
+    struct World {
+        store: Store,
+        history: History,
+        hub: Hub<Ticket>,
+    }
+
+    impl World {
+        fn put(&mut self, bytes: usize) {
+            let index = self.store.applied_index().next();
+            let id = WriteId { origin: NodeId(1), incarnation: Incarnation(1), seq: index.0 };
+            let command = Command::Put {
+                key: "k".into(),
+                value: vec![b'x'; bytes],
+                content_type: None,
+                condition: Condition::default(),
+                ttl_ms: None,
+            };
+            let _ = self.store.apply(index, Payload { id, time: LogicalTime(0), write: command.into() });
+            self.history.push(self.store.take_changes());
+        }
+
+        /// What a turn does when the system takes all that is sent, or nothing.
+        fn turn(&mut self, socket: &mut ClientSocket, takes_all: bool) -> usize {
+            self.hub.pump(NOW, &self.history, &self.store, socket);
+            let mut total = 0;
+            while takes_all && !socket.connection.output().is_empty() {
+                let count = socket.connection.output().len();
+                socket.connection.sent(NOW, count);
+                total += count;
+            }
+            if let Some(ticket) = socket.drained_stream() {
+                self.hub.drained(ticket);
+            }
+            total
+        }
+    }
+
+    /// An event that was too long for what was left of the buffer is sent when there is room, and not when the next
+    /// comment is due.
+    #[test]
+    fn a_long_event_follows_at_once() {
+        let (store, history) = (Store::default(), History::new(Index(0), 1 << 20));
+        let hub = Hub::new(&history, &store);
+        let mut world = World { store, history, hub };
+        let mut socket = watching();
+        let (filter, format) = (Filter::prefix(""), Format::ServerSentEvents);
+        world.hub.watch(NOW, TICKET, filter, format, None, &world.history, &world.store).unwrap();
+        world.turn(&mut socket, true);
+        for _ in 0..2 {
+            world.put(10_000);
+            world.turn(&mut socket, false);
+        }
+        assert!(socket.connection.stream_unsent_bytes().is_some_and(|unsent| unsent > 20_000));
+        world.put(60_000);
+        world.turn(&mut socket, false);
+        assert!(world.turn(&mut socket, true) < 30_000, "both do not fit");
+        assert!(world.turn(&mut socket, true) > 60_000, "there is room");
+        assert!(!world.hub.has_work(&world.history));
+    }
 
     /// I10: with what the hub has for it and what tables add, a connection that only watches has at most 2 KiB.
     #[test]

@@ -117,7 +117,7 @@ impl Clients {
     }
 
     /// Takes what the poll reports about a connection. Reading itself waits for [`Clients::read`].
-    pub fn handle_event(&mut self, key: Key, event: &Event) {
+    pub fn handle_event(&mut self, now: Millis, key: Key, event: &Event) {
         let Some(socket) = self.table.get_mut(key).filter(|socket| !socket.is_closing) else { return };
         // Both directions are closed: nobody reads an answer.
         if event.is_error() || event.is_write_closed() {
@@ -127,6 +127,11 @@ impl Clients {
         if event.is_readable() || event.is_read_closed() {
             socket.handle_readable();
             self.list_if_readable(key);
+        }
+        if event.is_read_closed() {
+            let socket = self.table.get_mut(key).expect("looked at above");
+            socket.handle_read_closed(now);
+            self.touch(key);
         }
         if event.is_writable() {
             let socket = self.table.get_mut(key).expect("looked at above");
@@ -253,18 +258,23 @@ impl Clients {
         self.list_if_calling(key);
     }
 
-    /// Too much memory is held by connections. A client that does not read its answers is the likely one.
+    /// Too much memory is held by connections. Clients that do not read their answers are the likely ones.
     fn close_largest(&mut self, now: Millis) {
         let living = self.table.iter().filter(|(_, socket)| !socket.is_closing);
-        let Some((key, socket)) = living.max_by_key(|(_, socket)| socket.memory_bytes) else { return };
-        if self.warnings.permits(now) {
-            log::warn!(
-                "closed a client's connection that held {} bytes: all connections together held {}",
-                socket.memory_bytes,
-                self.memory_bytes
-            );
+        let mut largest: Vec<(usize, Key)> = living.map(|(key, socket)| (socket.memory_bytes, key)).collect();
+        largest.sort_unstable_by(|one, other| other.cmp(one));
+        let held = self.memory_bytes;
+        for (bytes, key) in largest {
+            if self.memory_bytes <= CLIENTS_MEMORY_BYTES_MAX {
+                break;
+            }
+            if self.warnings.permits(now) {
+                log::warn!(
+                    "closed a client's connection that held {bytes} bytes: all connections together held {held}"
+                );
+            }
+            self.close(key);
         }
-        self.close(key);
     }
 
     /// Gives a connection up. Its socket is closed by [`Clients::reap`].
@@ -302,6 +312,12 @@ impl Clients {
             socket.connection.start_shutdown(now);
             self.collect_calls(now, key);
         }
+    }
+
+    /// Whether this connection is there, and not given up.
+    #[must_use]
+    pub fn has(&self, key: Key) -> bool {
+        self.table.get(key).is_some_and(|socket| !socket.is_closing)
     }
 
     /// How many connections there are.
@@ -344,6 +360,124 @@ impl Clients {
         if socket.wants_read() && !socket.is_listed {
             socket.is_listed = true;
             self.readable.push(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{Ipv4Addr, Shutdown};
+
+    use mio::{Events, Poll};
+
+    use super::*;
+    use crate::net::api::Action;
+    use crate::net::http::response::{Body, TEXT};
+    use crate::net::http::status::Status;
+
+    const NOW: Millis = Millis(1_000);
+
+    /// The table, and the other ends of its connections.
+    struct World {
+        poll: Poll,
+        clients: Clients,
+        listener: std::net::TcpListener,
+    }
+
+    impl World {
+        fn new() -> World {
+            let poll = Poll::new().unwrap();
+            let registry = poll.registry().try_clone().unwrap();
+            let clients = Clients::new(registry, Rc::default(), 100);
+            World { poll, clients, listener: std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap() }
+        }
+
+        fn connect(&mut self) -> std::net::TcpStream {
+            let client = std::net::TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let (stream, _) = self.listener.accept().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            self.clients.accept(NOW, TcpStream::from_std(stream));
+            client
+        }
+
+        /// A turn without the node: what came is read, what is there is sent.
+        fn turn(&mut self) -> (Vec<(Key, Call)>, Vec<Ticket>) {
+            let mut events = Events::with_capacity(64);
+            self.poll.poll(&mut events, Some(std::time::Duration::from_millis(1))).unwrap();
+            for event in &events {
+                if let Source::Client(key) = Source::of(event.token()) {
+                    self.clients.handle_event(NOW, key, event);
+                }
+            }
+            self.clients.read(NOW);
+            let calls = std::iter::from_fn(|| self.clients.take_call()).collect();
+            self.clients.write(NOW);
+            (calls, self.clients.reap())
+        }
+
+        fn call(&mut self) -> (Key, Call) {
+            std::iter::repeat_with(|| self.turn().0).take(1_000).flatten().next().expect("a request")
+        }
+    }
+
+    /// I10: the memory of all connections is bounded by [`CLIENTS_MEMORY_BYTES_MAX`], in every turn, and those that hold
+    /// most give it back.
+    #[test]
+    fn the_largest_connections_are_closed() {
+        const LARGE: usize = 16 << 20;
+        let mut world = World::new();
+        let mut sockets: Vec<_> =
+            (0..2 * CLIENTS_MEMORY_BYTES_MAX / LARGE).map(|_| world.connect()).collect();
+        sockets.push(world.connect());
+        let mut asked = Vec::new();
+        for socket in &mut sockets {
+            socket.write_all(b"GET /v1/storage/key/k HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            asked.push(world.call());
+        }
+        let count = asked.len();
+        for (position, (key, call)) in asked.into_iter().enumerate() {
+            let bytes = if position + 1 == count { 100_000 } else { LARGE };
+            world.clients.respond(
+                NOW,
+                key,
+                call.id,
+                Response::new(Status::Ok, TEXT, Body::Owned(vec![0; bytes])),
+            );
+        }
+        world.turn();
+        assert!(world.clients.memory_bytes <= CLIENTS_MEMORY_BYTES_MAX, "{}", world.clients.memory_bytes);
+        let left = world.clients.len();
+        assert!((count / 2 - 1..count / 2 + 2).contains(&left), "{left} of {count}");
+        let held = world.clients.table.iter().map(|(_, socket)| socket.memory_bytes).sum::<usize>();
+        assert_eq!(world.clients.memory_bytes, held);
+        let mut small = sockets.pop().unwrap();
+        assert!(small.read(&mut [0; 100]).unwrap() > 0, "who holds little is left alone");
+    }
+
+    /// A client that closes its side while it waits for a change is gone: its place is free at once, also when its request
+    /// was the last one, or so many wait that nothing more is read.
+    #[test]
+    fn who_waits_and_hangs_up_is_gone() {
+        let wait = "GET /v1/storage/key/k?wait=5m HTTP/1.1\r\nHost: h\r\n";
+        let list = "GET /v1/storage/keys?wait=5m HTTP/1.1\r\nHost: h\r\nIf-None-Match: \"1\"\r\n";
+        for request in [
+            format!("{wait}\r\n"),
+            format!("{wait}Connection: close\r\n\r\n"),
+            format!("{list}\r\n"),
+            format!("{wait}\r\n{}", "GET /v1/storage/key/k HTTP/1.1\r\nHost: h\r\n\r\n".repeat(100)),
+        ] {
+            let mut world = World::new();
+            let mut socket = world.connect();
+            socket.write_all(request.as_bytes()).unwrap();
+            let (key, Call { id, action }) = world.call();
+            let Action::Submit { render, .. } = action else { panic!("{action:?}") };
+            let ticket = world.clients.open_ticket(key, id, render);
+            assert_eq!((world.turn().1, world.clients.len()), (vec![], 1));
+            socket.shutdown(Shutdown::Write).unwrap();
+            let cancelled = std::iter::repeat_with(|| world.turn().1).take(1_000).flatten().next();
+            assert_eq!(cancelled, Some(ticket), "{request}");
+            assert!(world.clients.is_empty() && world.clients.waiting.is_empty());
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that follow keys: how they begin, and how those that wait for a change are answered.
 
-use crate::net::api::follow::{Follow, Goal, Wait, Watch, unchanged_listing};
+use crate::net::api::follow::{Follow, Goal, Wait, Watch};
 use crate::net::api::{Render, render};
 use crate::net::event_loop::clients::Waiting;
 use crate::net::event_loop::turn::EventLoop;
@@ -54,7 +54,7 @@ impl<S: Storage> EventLoop<S> {
                 reply.revision
             }
             (Goal::List { above, .. }, _) if self.stop_by.is_some() => {
-                let response = self.signed(unchanged_listing(*above));
+                let response = self.signed(wait.unchanged_listing(*above));
                 return self.clients.respond(now, waiting.client, waiting.call, response);
             }
             (Goal::List { above, .. }, _) => *above,
@@ -108,11 +108,15 @@ impl<S: Storage> EventLoop<S> {
                 let reply = self.present(ticket, key);
                 self.begin_to_wait(now, waiting, wait, reply);
             }
-            (Goal::List { above, .. }, Fired::TimeUp { seen }) => {
-                let response = self.signed(unchanged_listing(seen.unwrap_or(*above)));
+            (Goal::List { above, .. }, Fired::TimeUp { seen })
+                if seen.is_some() || self.stop_by.is_some() =>
+            {
+                let revision = seen.map_or(*above, |seen| seen.max(*above));
+                let response = self.signed(wait.unchanged_listing(revision));
                 self.clients.respond(now, waiting.client, waiting.call, response);
             }
-            (Goal::List { range, listing, .. }, Fired::News(_) | Fired::Unknown) => {
+            // Something has changed, or may have.
+            (Goal::List { range, listing, .. }, _) => {
                 let (range, listing) = ((**range).clone(), *listing);
                 let request = Request::List { range, listing, consistency: Consistency::Stale };
                 self.clients.put_back(ticket, Waiting { render: wait.render, ..waiting });

@@ -31,6 +31,11 @@ impl HandOvers {
         self.waiting.push(waiting);
     }
 
+    /// Forgets those whose clients went away.
+    pub(super) fn forget(&mut self, is_gone: impl Fn(Key) -> bool) {
+        self.waiting.retain(|waiting| !is_gone(waiting.client));
+    }
+
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
@@ -101,6 +106,22 @@ mod tests {
             keys: 0,
             peers: Vec::new(),
         }
+    }
+
+    #[test]
+    fn who_went_away_is_forgotten() {
+        let mut clients = Slab::default();
+        let (to, term, deadline) = (NodeId(2), Term(5), Millis(100));
+        let mut hand_overs = HandOvers::default();
+        for call in 0..2 {
+            let client = clients.insert(());
+            hand_overs.push(WaitingHandOver { client, call: CallId(call), to, term, deadline });
+        }
+        let gone = clients.keys()[0];
+        clients.remove(gone);
+        hand_overs.forget(|client| clients.get(client).is_none());
+        let ended = hand_overs.take_ended(Millis(100), &status(6, None), false);
+        assert_eq!(ended, [(clients.keys()[0], CallId(1), HandedOver::TooSlow)]);
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl<S: Storage> EventLoop<S> {
                 }
                 Source::Signals => has_signal = self.signals.take_stop(),
                 Source::PeerLink(key) => self.peers.handle_event(now, key, event),
-                Source::Client(key) => self.clients.handle_event(key, event),
+                Source::Client(key) => self.clients.handle_event(now, key, event),
             }
         }
         self.accept(now);
@@ -370,6 +370,7 @@ impl<S: Storage> EventLoop<S> {
     /// 8: closes what was given up. Nobody waits for the answers of connections that ended.
     fn reap(&mut self, _now: Millis) {
         self.peers.reap();
+        self.hand_overs.forget(|client| !self.clients.has(client));
         for ticket in self.clients.reap() {
             self.replica.cancel(ticket);
             self.hub.remove(ticket);
@@ -386,7 +387,7 @@ impl<S: Storage> EventLoop<S> {
         self.stop_by = Some(now.after(SHUTDOWN_MS_MAX));
         self.listeners.close_clients();
         self.clients.start_shutdown(now);
-        self.hub.end_waits(self.replica.history());
+        self.hub.end_waits();
         self.replica.start_shutdown(now);
         Ok(())
     }

@@ -10,7 +10,7 @@ use crate::net::http::status::Status;
 /// The media type of problem details.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// How long a client that was refused for a passing reason should wait, in seconds.
-const RETRY_AFTER_S: u32 = 1;
+pub const RETRY_AFTER_S: u32 = 1;
 
 /// An error answer. Without anything said, the request had no effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +25,8 @@ pub struct Problem {
     pub applied: Applied,
     /// `Allow`, with 405.
     pub allow: Option<&'static str>,
+    /// `Retry-After`, in seconds: the reason is a passing one.
+    pub retry_after_s: Option<u32>,
 }
 
 /// Whether a request that failed had an effect.
@@ -52,7 +54,8 @@ struct Fields<'a> {
 impl Problem {
     /// A problem of a request that had no effect.
     pub fn new(status: Status, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Problem {
-        Problem { status, code, detail: detail.into(), applied: Applied::No, allow: None }
+        let retry_after_s = (status == Status::ServiceUnavailable).then_some(RETRY_AFTER_S);
+        Problem { status, code, detail: detail.into(), applied: Applied::No, allow: None, retry_after_s }
     }
 
     /// A 400.
@@ -75,9 +78,7 @@ impl Problem {
         let body = serde_json::to_vec(&fields).expect("a problem is plain strings and numbers");
         let mut response = Response::new(self.status, PROBLEM_JSON, Body::Owned(body));
         response.allow = self.allow;
-        if self.status == Status::ServiceUnavailable {
-            response.retry_after_s = Some(RETRY_AFTER_S);
-        }
+        response.retry_after_s = self.retry_after_s;
         response
     }
 }

@@ -23,8 +23,10 @@ pub struct Response {
     pub content_type: ContentType,
     /// The body. Not sent for `HEAD`, 204 and 304.
     pub body: Body,
-    /// `ETag`: the revision in double quotes, always strong.
+    /// `ETag`: the revision in double quotes.
     pub etag: Option<Index>,
+    /// The tag is shared by answers that differ in their bytes (RFC 9110, section 8.8.1).
+    pub is_etag_weak: bool,
     /// `Keva-Revision`.
     pub revision: Option<Index>,
     /// `Keva-TTL`: whole seconds that the key has left.
@@ -37,7 +39,7 @@ pub struct Response {
     pub leader: Option<Rc<str>>,
     /// `Allow`, with 405.
     pub allow: Option<&'static str>,
-    /// `Retry-After`, in seconds, with 503.
+    /// `Retry-After`, in seconds, where the reason is a passing one.
     pub retry_after_s: Option<u32>,
     /// The body was written by a client: it must not be run as a script, nor guessed to be anything else.
     pub is_foreign: bool,
@@ -95,6 +97,7 @@ impl Response {
             content_type: ContentType::Known(content_type),
             body,
             etag: None,
+            is_etag_weak: false,
             revision: None,
             ttl_s: None,
             next: None,
@@ -123,7 +126,8 @@ impl Response {
             self.write_content_headers(out);
         }
         if let Some(etag) = self.etag {
-            write!(out, "ETag: \"{etag}\"\r\n").expect(WRITE_TO_MEMORY);
+            let weak = if self.is_etag_weak { "W/" } else { "" };
+            write!(out, "ETag: {weak}\"{etag}\"\r\n").expect(WRITE_TO_MEMORY);
         }
         if let Some(revision) = self.revision {
             write!(out, "Keva-Revision: {revision}\r\n").expect(WRITE_TO_MEMORY);

@@ -215,7 +215,7 @@ impl<I: Copy + Ord + Hash> Hub<I> {
         self.notice_gap(history, store);
         let mut budget = WATCH_BYTES_PER_TURN_MAX;
         self.pass_changes(now, history, store, outlets, &mut budget);
-        self.find_due(now, &mut budget, history);
+        self.find_due(now, &mut budget);
         self.serve_ready(now, history, store, outlets, &mut budget);
         if self.ready.is_empty() {
             self.shared.clear();
@@ -258,22 +258,19 @@ impl<I: Copy + Ord + Hash> Hub<I> {
     }
 
     /// The time of all waiting requests is over: the node stops.
-    pub fn end_waits(&mut self, history: &History) {
+    pub fn end_waits(&mut self) {
         let waits = |(_, watcher): &(&I, &Watcher)| matches!(watcher.kind, Kind::Wait(_));
         let mut ids: Vec<I> = self.watchers.iter().filter(waits).map(|(id, _)| *id).collect();
         ids.sort_unstable();
         for id in ids {
-            self.end_wait(id, history);
+            self.end_wait(id);
         }
     }
 
-    fn end_wait(&mut self, id: I, history: &History) {
-        let seen = match self.watchers[&id].behind {
-            None => Some(self.revision),
-            // What is before the change was looked at, and other changes of its entry perhaps not.
-            Some(number) => history.get(number).map(|change| Index(change.revision.0 - 1)),
-        };
-        self.fire(id, Fired::TimeUp { seen });
+    fn end_wait(&mut self, id: I) {
+        // Who is behind has not looked at everything that was handed out.
+        let has_seen = self.watchers[&id].behind.is_none_or(|number| number >= self.next);
+        self.fire(id, Fired::TimeUp { seen: has_seen.then_some(self.revision) });
     }
 
     pub(super) fn fire(&mut self, id: I, fired: Fired) {
@@ -367,7 +364,7 @@ impl<I: Copy + Ord + Hash> Hub<I> {
     }
 
     /// Watchers whose time has come: a request that waits no longer, a stream that says how far it is.
-    fn find_due(&mut self, now: Millis, budget: &mut usize, history: &History) {
+    fn find_due(&mut self, now: Millis, budget: &mut usize) {
         while *budget > 0
             && let Some(&(timer, id)) = self.timers.first()
             && timer <= now
@@ -375,7 +372,7 @@ impl<I: Copy + Ord + Hash> Hub<I> {
             *budget = budget.saturating_sub(WATCH_CHANGE_BYTES);
             let watcher = self.watchers.get_mut(&id).expect("filed watchers exist");
             if matches!(watcher.kind, Kind::Wait(_)) {
-                self.end_wait(id, history);
+                self.end_wait(id);
                 continue;
             }
             let mut next = watcher.last_sent.after(WATCH_COMMENT_MS);

@@ -27,7 +27,7 @@ pub enum Fired {
     Unknown,
     /// Its time is over.
     TimeUp {
-        /// Nothing that it waits for has happened up to here. `None`: that was not looked at yet.
+        /// Nothing that it waits for has happened up to here. `None`: it may have, not everything was looked at.
         seen: Option<Index>,
     },
 }
