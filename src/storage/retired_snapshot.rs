@@ -43,6 +43,11 @@ impl<R: Region> RetiredSnapshot<R> {
         }
     }
 
+    /// Whether all its memory is given back, and its file gets a new name next.
+    pub(crate) fn is_released(&self) -> bool {
+        matches!(self, RetiredSnapshot::Mapped { file, released } if *released >= file.size())
+    }
+
     /// Does the next step but the last, which is to sync the names; says whether there was one.
     ///
     /// # Errors

@@ -167,12 +167,13 @@ impl<R: Region> Snapshots<R> {
         &mut self,
         directory: &mut D,
     ) -> Result<bool, StorageError> {
-        let size = self.retired.as_ref().map(RetiredSnapshot::size);
-        let is_reserve = self.reserve.is_none() && size.is_some_and(|size| self.is_useful(size));
-        match &mut self.retired {
-            Some(retired) => retired.advance(directory, is_reserve),
-            None => Ok(false),
+        let Some(retired) = &self.retired else { return Ok(false) };
+        let is_reserve = self.reserve.is_none() && self.is_useful(retired.size());
+        if retired.is_released() && !is_reserve && self.removal.is_some() {
+            // The name is taken by a file that goes bit by bit as well.
+            return self.trim(directory);
         }
+        self.retired.as_mut().map_or(Ok(false), |retired| retired.advance(directory, is_reserve))
     }
 
     /// Whether the names must be synced, and then [`Snapshots::on_names_synced`] be called.
@@ -215,6 +216,7 @@ impl<R: Region> Snapshots<R> {
 
     /// Puts the snapshot before the newest away at once: the next draft needs its file, or its name.
     fn finish_retiring<D: Directory<Region = R>>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        self.finish_removal(directory)?;
         while self.clean_up(directory)? {}
         if self.has_new_names() {
             sync_names(directory)?;

@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) dead: bool,
     pub(super) descriptors: usize,
     pub(super) descriptors_most: usize,
+    /// Bytes of each piece that was given back to the disk.
+    pub(super) freed: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -180,6 +182,11 @@ impl SimDisk {
         self.0.borrow().descriptors_most
     }
 
+    /// Bytes of each piece that was given back to the disk since this was last asked.
+    pub fn take_freed(&self) -> Vec<usize> {
+        std::mem::take(&mut self.0.borrow_mut().freed)
+    }
+
     /// Whether the power is gone.
     pub fn is_dead(&self) -> bool {
         self.0.borrow().dead
@@ -300,6 +307,7 @@ impl State {
     /// Gives the space of a file that is about to lose its name back.
     pub(super) fn free(&mut self, name: &str) {
         let freed = self.names.get(name).map_or(0, |id| self.files[id].cached.len());
+        self.freed.push(freed);
         if let Some(free) = &mut self.faults.free_bytes {
             *free += freed;
         }
@@ -332,6 +340,18 @@ impl File {
             self.durable[block * BLOCK_BYTES..][..newest.len()].copy_from_slice(newest);
         }
         self.ever_synced = true;
+        self.changes += 1;
+    }
+
+    /// The file is shorter from now on, on the disk as well.
+    pub(super) fn cut(&mut self, size: usize) {
+        self.cached.truncate(size);
+        self.durable.truncate(size);
+        self.unsynced.retain(|block, versions| {
+            let start = block * BLOCK_BYTES;
+            versions.iter_mut().for_each(|version| version.truncate(size.saturating_sub(start)));
+            start < size
+        });
         self.changes += 1;
     }
 

@@ -118,6 +118,22 @@ impl Directory for SimDirectory {
         })
     }
 
+    /// At once and for good: earlier than a real disk does it for certain.
+    fn shorten(&mut self, name: &str, size: usize) -> io::Result<()> {
+        self.change(|state| {
+            let id = *state.names.get(name).ok_or_else(|| not_found(name))?;
+            let file = state.files.get_mut(&id).expect("a name has a file");
+            assert_eq!(file.handles, 0, "{name} is shortened while it is open");
+            let freed = file.cached.len().checked_sub(size).expect("a file is not made longer");
+            file.cut(size);
+            if let Some(free) = &mut state.faults.free_bytes {
+                *free += freed;
+            }
+            state.freed.push(freed);
+            Ok(())
+        })
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.change(|state| {
             if state.sync_fails() {

@@ -62,8 +62,8 @@ impl<D: Directory> LogStorage<D> {
     /// Puts everything away at once, because the disk is full, and says whether there was anything.
     pub(super) fn finish_cleaning_up(&mut self) -> Result<bool, StorageError> {
         let had_work = self.must_clean_up();
-        self.snapshots.finish_removal(self.log.directory_mut())?;
-        while self.clean_up_once()? {}
+        // A file that goes bit by bit goes as a whole: each of two, one after the other.
+        while self.snapshots.finish_removal(self.log.directory_mut())? || self.clean_up_once()? {}
         if had_work {
             self.log.ask_for_space_again();
         }
