@@ -78,6 +78,8 @@ pub(super) struct File {
     pub(super) handles: usize,
     /// The disk cannot read what is at this byte.
     pub(super) unreadable: Option<usize>,
+    /// The disk gives something else back for this byte, whatever was written there.
+    pub(super) bad: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -264,11 +266,20 @@ impl SimDisk {
         });
     }
 
-    /// A sector of a file fails: whoever opens the file to read it gets an error.
+    /// A sector of a file fails: whoever reads it from the disk gets an error.
     pub fn make_unreadable(&self, name: &str, offset: usize) {
+        self.spoil(name, |file| file.unreadable = Some(offset));
+    }
+
+    /// A sector of a file is bad for good: what is written there reads back as something else.
+    pub fn make_bad(&self, name: &str, offset: usize) {
+        self.spoil(name, |file| file.bad = Some(offset));
+    }
+
+    fn spoil(&self, name: &str, change: impl FnOnce(&mut File)) {
         let mut state = self.0.borrow_mut();
         let id = state.names[name];
-        state.files.get_mut(&id).expect("a name has a file").unreadable = Some(offset);
+        change(state.files.get_mut(&id).expect("a name has a file"));
     }
 
     /// Bit rot: flips bits of a byte, on the disk and in the cache.
@@ -343,14 +354,14 @@ impl File {
         self.changes += 1;
     }
 
-    /// The file is shorter from now on, on the disk as well.
-    pub(super) fn cut(&mut self, size: usize) {
-        self.cached.truncate(size);
-        self.durable.truncate(size);
+    /// The file is shorter or longer, on the disk as well.
+    pub(super) fn resize(&mut self, size: usize) {
+        self.cached.resize(size, 0);
+        self.durable.resize(size, 0);
         self.unsynced.retain(|block, versions| {
-            let start = block * BLOCK_BYTES;
-            versions.iter_mut().for_each(|version| version.truncate(size.saturating_sub(start)));
-            start < size
+            let room = size.saturating_sub(block * BLOCK_BYTES);
+            versions.iter_mut().for_each(|version| version.truncate(room));
+            room > 0
         });
         self.changes += 1;
     }

@@ -231,7 +231,7 @@ impl<D: Directory> LogStorage<D> {
             // The names take a sync of their own.
             DraftCheck::Sound if !was_sound && budget < usize::MAX => Ok(SnapshotProgress::More),
             DraftCheck::Damaged => {
-                self.snapshots.drop_draft(self.log.directory_mut())?;
+                self.snapshots.drop_damaged(self.log.directory_mut())?;
                 Ok(SnapshotProgress::Damaged)
             }
             DraftCheck::Sound => self.install(expected.is_some()).map(SnapshotProgress::Done),
@@ -361,6 +361,10 @@ impl<D: Directory> Storage for LogStorage<D> {
 
     fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
         self.snapshots.read(offset, len).map_err(|error| self.advise(error))
+    }
+
+    fn prepare_snapshot(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        self.attempt(|storage| storage.prepare_snapshot_once(bytes))
     }
 
     fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
