@@ -5,7 +5,7 @@
 mod support;
 
 use keva::limits::{REMOVED_BYTES_PER_TURN, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SLACK_BYTES};
-use keva::raft::storage::{Purpose, SnapshotMeta, SnapshotProgress, Storage};
+use keva::raft::storage::{Housekeeping, Purpose, SnapshotMeta, SnapshotProgress, Storage};
 use keva::raft::types::{EntryId, Index, Term};
 use support::sim_disk::{Faults, SimDisk};
 use support::storage_fixture::{
@@ -105,6 +105,30 @@ fn a_snapshot_at_once_keeps_the_bound() {
         let (bytes, most) = (snapshot_files(&disk), two_files(len.max(before) * MIB));
         assert!(bytes <= most, "{bytes} bytes of {most}: {:?}", disk.names());
         before = len;
+    }
+}
+
+/// F14: when the leader's snapshot finds no space and another leader has the entries instead, nothing is refused for ever;
+/// a snapshot of the node's own that found no space is still wanted then.
+#[test]
+fn a_received_snapshot_without_space_is_not_waited_for() {
+    for wants_own in [false, true] {
+        let disk = SimDisk::default();
+        let mut storage = with_entries(&disk, 12);
+        disk.set_faults(Faults { free_bytes: Some(20_000), ..Faults::default() });
+        if wants_own {
+            assert!(!storage.begin_snapshot(id(9), 1_000_000).unwrap());
+        }
+        assert!(!storage.begin_snapshot(id(40), 1_000_000).unwrap());
+        assert!(storage.is_full());
+        assert_eq!(storage.reserve(100, Purpose::Growth).unwrap(), !wants_own);
+        disk.set_faults(Faults::default());
+        append_synced(&mut storage, 1, &[b"from another leader"]);
+        while storage.keep_house(10_000).unwrap() == Housekeeping::More {}
+        assert_eq!(storage.is_full(), wants_own);
+        assert_eq!(storage.reserve(100, Purpose::Growth).unwrap(), !wants_own);
+        take_snapshot(&mut storage, id(10), b"ten", false).unwrap();
+        assert!(!storage.is_full());
     }
 }
 
