@@ -56,6 +56,7 @@ tests_for() {
         start-over-keeps-terms)
         echo storage_snapshots storage_snapshot_damage storage_model
         ;;
+    bad-draft-kept) echo storage_snapshot_space ;;
     moved-before-standing) echo storage_repair ;;
     append-without-bound | count-misses-changes | expire-early | logical-time-goes-back | transaction-reads-around-itself) echo kv ;;
     bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | \

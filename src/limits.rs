@@ -235,8 +235,12 @@ pub const PEER_SEND_BYTES_MAX: usize = 64 << 20;
 
 /// Longest content of a snapshot, in bytes. A longer one is treated like one that there is no space for.
 pub const SNAPSHOT_BYTES_MAX: u64 = 1 << 42;
-/// The file of a replaced snapshot is used again when it is at most a quarter and this many bytes larger than needed.
+/// The file of a replaced snapshot is used again as it is when it is at most a sixteenth and this many bytes larger than
+/// needed. Otherwise it is made shorter first.
 pub const SNAPSHOT_SLACK_BYTES: usize = 1 << 20;
+/// A file that is this many times as large as the next snapshot needs is not made shorter but removed by and by, beside
+/// a new one.
+pub const SNAPSHOT_SMALL_SHARE: usize = 8;
 /// Bytes of a snapshot that are checked together, and sent in one message.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
 /// Bytes of a snapshot on their way to one peer without an answer.
@@ -277,6 +281,9 @@ pub const REMOVED_BYTES_PER_TURN: usize = 4 << 20;
 pub const RELEASED_BYTES_PER_TURN: usize = 64 << 20;
 /// A snapshot that failed for want of space or by a bad disk is tried again when the log has grown by this much.
 pub const SNAPSHOT_RETRY_LOG_BYTES: u64 = 64 << 10;
+/// With every further one that a bad disk did not give back as it was written, the pause before the next try and the log's
+/// growth that ends it double, this many times at most: to a quarter of an hour and 64 MiB.
+pub const SNAPSHOT_DAMAGE_DOUBLINGS_MAX: u32 = 10;
 /// While the log grows, this many bytes of its next file are prepared per byte of the log, so that the file is ready
 /// when this one is full.
 pub const SPARE_BYTES_PER_LOG_BYTE: usize = 2;

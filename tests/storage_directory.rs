@@ -10,7 +10,7 @@ use std::process::Command;
 use keva::limits::{PAYLOAD_BYTES_MAX, SEGMENT_BYTES};
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{Index, Term};
-use keva::storage::{DataDir, LogStorage, SpareProgress, StorageOptions};
+use keva::storage::{DataDir, Directory, LogStorage, Region, SpareProgress, StorageOptions};
 use support::storage_fixture::{append, append_synced, contents, options, set_term};
 
 fn open(path: &std::path::Path, seed: u64) -> LogStorage<DataDir> {
@@ -49,6 +49,34 @@ fn everything_is_there_after_a_restart() {
     assert_eq!(contents(&storage), all);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(fs::metadata(path.join("hard-state")).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// F12: a file that is made longer or shorter keeps what is in it, and has all its space.
+#[test]
+fn a_file_changes_its_size() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = tempfile::tempdir().unwrap();
+    let mut directory = DataDir::open(scratch.path()).unwrap();
+    let mut region = directory.create("snapshot.tmp", 10_000).unwrap();
+    region.write_at(0, &[7; 10_000]).unwrap();
+    drop(region);
+    for size in [3_000_000, 3_000_000, 1_000_000, 9_000, 12_000] {
+        directory.resize("snapshot.tmp", size).unwrap();
+        let mut region = directory.open_unread("snapshot.tmp").unwrap();
+        assert_eq!(region.size(), size);
+        assert!(region.read(0, 8_000).iter().all(|byte| *byte == 7), "{size}");
+        assert!(region.read(size.min(10_000), size.saturating_sub(10_000)).iter().all(|byte| *byte == 0));
+        let metadata = fs::metadata(scratch.path().join("snapshot.tmp")).unwrap();
+        assert!(metadata.blocks() * 512 >= size as u64, "{size} bytes in {} blocks", metadata.blocks());
+        assert!(
+            metadata.blocks() * 512 < size as u64 + (1 << 20),
+            "{size} bytes in {} blocks",
+            metadata.blocks()
+        );
+        region.write_at(size - 1, &[0]).unwrap();
+        region.reload(0, size).unwrap();
+    }
+    assert!(directory.resize("missing", 1).is_err());
 }
 
 /// F12: files have all their space from the start, at the size they keep.

@@ -399,3 +399,43 @@ fn a_repair_on_a_full_disk() {
     take_snapshot(&mut storage, last, &[7; 3000], true).unwrap();
     assert_eq!(snapshot_contents(&storage), Some((last, vec![7; 3000])));
 }
+
+/// F14: a full disk is no obstacle when the node holds files of former segments: the new log begins in one of them.
+#[test]
+fn a_repair_on_a_full_disk_uses_a_former_segment() {
+    let disk = SimDisk::default();
+    let mut storage = must_repair(&disk, 1);
+    storage.set_standing(Standing::Voter).unwrap();
+    set_term(&mut storage, 1);
+    for number in 1..=14 {
+        append_synced(&mut storage, 1, &[&[number; 970]]);
+    }
+    take_snapshot(&mut storage, EntryId::new(Term(1), Index(13)), b"thirteen", false).unwrap();
+    drop(storage);
+    let names = disk.names();
+    let newest = names.iter().rfind(|name| name.starts_with("seg-")).unwrap();
+    assert!(names.iter().any(|name| name.starts_with("used-")) && !names.contains(&"spare.tmp".into()));
+    disk.flip(newest, 4096 + 40, 1);
+    cut_everywhere(
+        &disk,
+        |disk| {
+            disk.update_faults(|faults| faults.free_bytes = Some(0));
+            repair(disk, 2)
+        },
+        |disk, started, what| {
+            if let Some((storage, report)) = &started {
+                assert!(report.set_aside.is_some() && contents(storage).is_empty(), "{what}: {report}");
+                assert!(disk.names().iter().any(|name| name.starts_with("damaged")));
+            }
+            drop(started);
+            disk.set_faults(Faults { free_bytes: Some(0), ..Faults::default() });
+            let mut storage = must_repair(disk, 3);
+            assert_eq!(storage.standing(), Standing::Recovering, "{what}");
+            assert!(contents(&storage).is_empty(), "{what}");
+            append_synced(&mut storage, 1, &[b"given back"]);
+            drop(storage);
+            disk.crash_losing_all();
+            assert_eq!(contents(&must_repair(disk, 4)), [(1, b"given back".to_vec())], "{what}");
+        },
+    );
+}

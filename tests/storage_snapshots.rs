@@ -271,7 +271,9 @@ fn a_draft_is_read_back() {
         assert_eq!(progress, keva::raft::storage::SnapshotProgress::Damaged, "byte {place}");
         assert!(storage.snapshot_draft().is_none());
         assert_eq!(snapshot_contents(&storage), Some((id(1, 3), b"before".to_vec())));
-        assert_eq!((disk.names(), contents(&storage).len()), (names, 14));
+        // The file with the bad part waits for the next draft to have another one.
+        let left: Vec<_> = disk.names().into_iter().filter(|name| name != "removed.tmp").collect();
+        assert_eq!((left, contents(&storage).len()), (names, 14));
         take_snapshot(&mut storage, id(1, 12), &all, false).unwrap();
     }
 }

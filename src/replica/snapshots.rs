@@ -12,8 +12,9 @@
 
 use crate::kv::store::Store;
 use crate::limits::{
-    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE, SNAPSHOT_DEBT_BYTES_MAX,
-    SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_PATIENCE_EIGHTHS, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES,
+    SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_DAMAGE_DOUBLINGS_MAX, SNAPSHOT_DATA_BYTES_PER_LOG_BYTE,
+    SNAPSHOT_DEBT_BYTES_MAX, SNAPSHOT_DEBT_BYTES_MIN, SNAPSHOT_PATIENCE_EIGHTHS, SNAPSHOT_RETRY_LOG_BYTES,
+    SNAPSHOT_SLICE_BYTES,
 };
 use crate::raft::storage::{Housekeeping, SnapshotDraft, SnapshotProgress, Storage, StorageError};
 use crate::raft::types::EntryId;
@@ -36,14 +37,25 @@ pub(crate) struct Snapshots {
     /// Bytes of entries applied that the newest snapshot does not cover.
     applied_bytes: u64,
     making: Option<Making>,
-    /// The log's bytes when the last try failed, until another one is worth it.
-    failed_at: Option<u64>,
-    /// Since the last try failed there was a pause.
-    paused: bool,
+    /// The last try failed.
+    failure: Option<Failure>,
+    /// How many in a row were written and read back wrong.
+    damaged: u32,
     /// What the store has written of the one in the making, and how much of it is in the storage: an item may be as large
     /// as many slices.
     buffer: Vec<u8>,
     stored: usize,
+}
+
+/// Since a try failed.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    /// The log's bytes then.
+    log_bytes: u64,
+    /// Pauses so far: calls in which nothing else was left to do.
+    pauses: u64,
+    /// The next try comes after so many pauses, or when the log has grown so many times as much as it must at least.
+    patience: u64,
 }
 
 #[derive(Debug)]
@@ -55,6 +67,19 @@ struct Making {
     /// The log's bytes at the last slice, and what was owed then.
     log_bytes: u64,
     owed: u64,
+}
+
+impl Failure {
+    /// `damaged`: so many whole snapshots were written for nothing, which wears the disk out.
+    fn new(log_bytes: u64, damaged: u32) -> Failure {
+        let doublings = damaged.saturating_sub(1).min(SNAPSHOT_DAMAGE_DOUBLINGS_MAX);
+        Failure { log_bytes, pauses: 0, patience: 1 << doublings }
+    }
+
+    /// Whether the log has grown so much that another try is worth it.
+    fn is_outgrown(&self, log_bytes: u64) -> bool {
+        log_bytes >= self.log_bytes.saturating_add(SNAPSHOT_RETRY_LOG_BYTES * self.patience)
+    }
 }
 
 impl Making {
@@ -76,8 +101,8 @@ impl Snapshots {
             log_bytes_min,
             applied_bytes: 0,
             making: None,
-            failed_at: None,
-            paused: false,
+            failure: None,
+            damaged: 0,
             buffer: Vec::new(),
             stored: 0,
         }
@@ -98,7 +123,9 @@ impl Snapshots {
         let log_bytes = storage.log_bytes();
         match &self.making {
             Some(making) => usize::try_from(making.owed(log_bytes)).unwrap_or(usize::MAX),
-            None if self.may_try(log_bytes) && self.is_due(store, storage, traffic) => SNAPSHOT_SLICE_BYTES,
+            None if !self.must_wait(log_bytes) && self.is_due(store, storage, traffic) => {
+                SNAPSHOT_SLICE_BYTES
+            }
             None => 0,
         }
     }
@@ -113,8 +140,13 @@ impl Snapshots {
     ) -> Result<Housekeeping, StorageError> {
         self.forget_lost(store, storage, traffic);
         if self.making.is_none() {
-            let may_try = std::mem::take(&mut self.paused) || self.may_try(storage.log_bytes());
+            let has_paused = self.failure.is_some_and(|failure| failure.pauses >= failure.patience);
+            let may_try = has_paused || !self.must_wait(storage.log_bytes());
             if may_try && self.is_due(store, storage, traffic) {
+                if !storage.prepare_snapshot(store.snapshot_bytes())? {
+                    maybe_pay_storage(storage)?;
+                    return Ok(Housekeeping::More);
+                }
                 self.begin(store, storage)?;
             }
         }
@@ -125,8 +157,10 @@ impl Snapshots {
             return Ok(Housekeeping::More);
         }
         let left = storage.keep_house(budget)?;
-        if self.failed_at.is_some() && left != Housekeeping::More {
-            self.paused = true;
+        if let Some(failure) = &mut self.failure
+            && left != Housekeeping::More
+        {
+            failure.pauses += 1;
             return Ok(Housekeeping::Later);
         }
         Ok(left)
@@ -141,8 +175,9 @@ impl Snapshots {
         }
     }
 
-    fn may_try(&self, log_bytes: u64) -> bool {
-        self.failed_at.is_none_or(|failed_at| log_bytes >= failed_at.saturating_add(SNAPSHOT_RETRY_LOG_BYTES))
+    /// Whether the last try failed not long ago.
+    fn must_wait(&self, log_bytes: u64) -> bool {
+        self.failure.is_some_and(|failure| !failure.is_outgrown(log_bytes))
     }
 
     fn is_due(&self, store: &Store, storage: &impl Storage, traffic: Traffic) -> bool {
@@ -152,7 +187,7 @@ impl Snapshots {
             return false;
         }
         // One that found no space is wanted until it does: until then growth is refused.
-        if self.failed_at.is_some() {
+        if self.failure.is_some() {
             return true;
         }
         let bytes = store.snapshot_bytes();
@@ -192,18 +227,18 @@ impl Snapshots {
         let term = storage.term(index).expect("what is applied last is in the log, or right before it");
         let (last, bytes) = (EntryId::new(term, index), store.snapshot_bytes());
         if !storage.begin_snapshot(last, bytes)? {
-            if self.failed_at.is_none() {
+            if self.failure.is_none() {
                 log::warn!(
                     "the disk has no space for a snapshot of {bytes} bytes: what makes the data grow is refused"
                 );
             }
-            self.failed_at = Some(storage.log_bytes());
+            self.failure = Some(Failure::new(storage.log_bytes(), 0));
             return Ok(());
         }
         store.begin_snapshot();
         (self.stored, self.buffer) = (0, Vec::new());
         log::debug!("taking a snapshot of everything up to {last}, {bytes} bytes");
-        self.failed_at = None;
+        self.failure = None;
         self.making = Some(Making {
             draft: SnapshotDraft { last, bytes, written: 0 },
             applied_bytes: self.applied_bytes,
@@ -249,6 +284,7 @@ impl Snapshots {
             SnapshotProgress::More => return Ok(()),
             SnapshotProgress::Done(meta) => {
                 self.applied_bytes -= making.applied_bytes;
+                self.damaged = 0;
                 log::info!(
                     "took a snapshot of everything up to {}, {} bytes; the log begins behind {}",
                     meta.last,
@@ -262,7 +298,8 @@ impl Snapshots {
                      disk is not to be trusted. The snapshot before it and the log stay; another try follows",
                     making.draft.last
                 );
-                self.failed_at = Some(storage.log_bytes());
+                self.damaged = self.damaged.saturating_add(1);
+                self.failure = Some(Failure::new(storage.log_bytes(), self.damaged));
             }
         }
         self.making = None;

@@ -132,18 +132,18 @@ fn private_file() -> OpenOptions {
     options
 }
 
-/// Gives the file its size with all space allocated, so that neither a later write nor a read through a map can run
-/// out of space.
-fn allocate(file: &File, size: usize) -> io::Result<()> {
-    if size == 0 {
+/// Gives a file that has `from` bytes its size with all space allocated, so that neither a later write nor a read
+/// through a map can run out of space.
+fn allocate(file: &File, from: usize, size: usize) -> io::Result<()> {
+    if size == from {
         return Ok(());
     }
-    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size as u64) {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), from as u64, (size - from) as u64) {
         Ok(()) => Ok(()),
         // This file system cannot reserve space; writing zeros takes it for real.
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-            let zeros = vec![0; CHUNK_BYTES.min(size)];
-            let mut offset = 0;
+            let zeros = vec![0; CHUNK_BYTES.min(size - from)];
+            let mut offset = from;
             while offset < size {
                 let len = zeros.len().min(size - offset);
                 file.write_all_at(&zeros[..len], offset as u64)?;
@@ -178,7 +178,7 @@ impl Directory for DataDir {
         self.assert_writable();
         let path = self.path.join(name);
         let file = private_file().truncate(true).open(&path)?;
-        allocate(&file, size).and_then(|()| MappedFile::map(file)).inspect_err(|_| {
+        allocate(&file, 0, size).and_then(|()| MappedFile::map(file)).inspect_err(|_| {
             // Space taken by half a file is space that nobody can use. The first error is the one that counts.
             let _ = fs::remove_file(&path);
         })
@@ -203,9 +203,17 @@ impl Directory for DataDir {
         fs::remove_file(self.path.join(name))
     }
 
-    fn shorten(&mut self, name: &str, size: usize) -> io::Result<()> {
+    fn resize(&mut self, name: &str, size: usize) -> io::Result<()> {
         self.assert_writable();
-        OpenOptions::new().write(true).open(self.path.join(name))?.set_len(size as u64)
+        let file = OpenOptions::new().write(true).open(self.path.join(name))?;
+        let before = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        if size <= before {
+            return file.set_len(size as u64);
+        }
+        allocate(&file, before, size).inspect_err(|_| {
+            // Some file systems keep what they have found so far. The first error is the one that counts.
+            let _ = file.set_len(before as u64);
+        })
     }
 
     fn sync(&mut self) -> io::Result<()> {

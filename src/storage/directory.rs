@@ -54,15 +54,12 @@ pub trait Directory {
     /// When the system refuses.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 
-    /// Gives the space behind the first `size` bytes of a file back, as far as that is worth anything. The file is not open,
-    /// and is about to be removed.
+    /// Makes a file, which is not open, longer or shorter. What is new in it reads as zeros and has its space allocated;
+    /// what is cut off gives its space back. Not durable before the file is synced.
     ///
     /// # Errors
-    /// When the system refuses.
-    fn shorten(&mut self, name: &str, size: usize) -> io::Result<()> {
-        let _ = (name, size);
-        Ok(())
-    }
+    /// When the system refuses; [`io::ErrorKind::StorageFull`] when the space is not there. The file is as before then.
+    fn resize(&mut self, name: &str, size: usize) -> io::Result<()>;
 
     /// Makes all names durable.
     ///

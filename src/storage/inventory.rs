@@ -12,7 +12,7 @@ use crate::storage::retired_snapshot::REMOVED_NAME;
 use crate::storage::segment::{SEGMENT_HEADER_BYTES, parse_segment_name, segment_name};
 use crate::storage::snapshot::{parse_snapshot_name, snapshot_name};
 use crate::storage::snapshot_draft::SNAPSHOT_TEMPORARY;
-use crate::storage::spare::{LARGE_SEGMENT_TEMPORARY, SECOND_SPARE_NAME, SPARE_NAME, is_used_name};
+use crate::storage::spare::{LARGE_SEGMENT_TEMPORARY, SECOND_SPARE_NAME, SPARE_NAME, Spare, is_used_name};
 
 /// Names of files that are not whole yet. What a crash left of them is worth nothing.
 const TEMPORARIES: [&str; 6] = [
@@ -36,14 +36,6 @@ pub(crate) struct Inventory<R> {
     /// There is the file of a draft, or one that waits for a draft.
     pub(crate) has_snapshot_temporary: bool,
     pub(crate) temporaries: Vec<String>,
-}
-
-/// The files for segments to come that the last run made and did not use.
-pub(crate) struct FoundSpares<R> {
-    /// With their names.
-    pub(crate) made: Vec<(&'static str, R)>,
-    /// Names of former segments.
-    pub(crate) used: Vec<String>,
 }
 
 impl<R: Region> Inventory<R> {
@@ -146,26 +138,27 @@ pub(crate) fn open_spares<D: Directory>(
     directory: &mut D,
     inventory: &mut Inventory<D::Region>,
     segment_bytes: usize,
-) -> Result<FoundSpares<D::Region>, StorageError> {
+) -> Result<Spare<D::Region>, StorageError> {
     // Making what was missing has used up some of the temporary files.
     let present = directory.list().map_err(io_error("list the files in", directory.path("")))?;
-    let mut spares = FoundSpares { made: Vec::new(), used: Vec::new() };
+    let (mut spare, mut kept) = (Spare::none(segment_bytes), Vec::new());
     for name in inventory.temporaries.iter().filter(|name| present.contains(name)) {
         let made = [SPARE_NAME, SECOND_SPARE_NAME].into_iter().find(|made| made == name);
         if made.is_none() && !is_used_name(name) {
             continue;
         }
         let region = directory.open_unread(name).map_err(io_error("open", directory.path(name)))?;
+        if region.size() != segment_bytes {
+            continue;
+        }
+        kept.push(name.clone());
         match made {
-            _ if region.size() != segment_bytes => {}
-            Some(made) => spares.made.push((made, region)),
-            None => spares.used.push(name.clone()),
+            Some(made) => spare.keep(made, region),
+            None => spare.keep_used([name.clone()]),
         }
     }
-    let is_kept =
-        |name: &String| spares.used.contains(name) || spares.made.iter().any(|(made, _)| made == name);
-    inventory.temporaries.retain(|name| !is_kept(name));
-    Ok(spares)
+    inventory.temporaries.retain(|name| !kept.contains(name));
+    Ok(spare)
 }
 
 /// Removes what nothing needs. Only when all that is needed has been found.

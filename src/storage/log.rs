@@ -92,10 +92,11 @@ impl SegmentMaker {
         Ok(Segment::new(header, region))
     }
 
-    /// The first segment of an empty log, with this number.
+    /// The first segment of an empty log, with this number, in one of these files.
     pub(crate) fn make_first<D: Directory>(
         &mut self,
         directory: &mut D,
+        spare: &mut Spare<D::Region>,
         seq: u64,
     ) -> Result<Segment<D::Region>, StorageError> {
         let start = SegmentStart {
@@ -105,16 +106,20 @@ impl SegmentMaker {
             chain_crc: 0,
             valid_from: Index(1),
         };
-        let file = Spare::none(self.segment_bytes).take(directory, 0)?;
+        let file = spare.take(directory, 0)?;
         self.make(directory, file, start)
     }
 }
 
 impl<D: Directory> Log<D> {
-    /// The log over what recovery found, all of it durable.
-    pub(crate) fn new(directory: D, maker: SegmentMaker, recovered: RecoveredLog<D::Region>) -> Log<D> {
+    /// The log over what recovery found, all of it durable, and over the files for segments to come.
+    pub(crate) fn new(
+        directory: D,
+        maker: SegmentMaker,
+        recovered: RecoveredLog<D::Region>,
+        spare: Spare<D::Region>,
+    ) -> Log<D> {
         let RecoveredLog { segments, terms, .. } = recovered;
-        let spare = Spare::none(maker.segment_bytes);
         let retired = Retired::none(maker.segment_bytes);
         let mut log = Log { directory, maker, segments, terms, durable_index: Index(0), spare, retired };
         log.durable_index = log.last_index();
@@ -402,11 +407,6 @@ impl<D: Directory> Log<D> {
         self.spare.remove_used(&mut self.directory)
     }
 
-    /// Takes the files that the last run meant to use again.
-    pub(crate) fn keep_used(&mut self, names: Vec<String>) {
-        self.spare.keep_used(names);
-    }
-
     /// Whether a log that starts over would find a file for its first segment, or make one. `false`: the disk is full.
     pub(crate) fn can_start_over(&mut self) -> Result<bool, StorageError> {
         if self.spare.size() > 0 {
@@ -425,11 +425,6 @@ impl<D: Directory> Log<D> {
         let active = self.active();
         let used = active.size() - active.room() - SEGMENT_HEADER_BYTES;
         self.spare.debt(used.saturating_mul(SPARE_BYTES_PER_LOG_BYTE))
-    }
-
-    /// See [`Spare::keep`].
-    pub(crate) fn keep_spare(&mut self, name: &'static str, region: D::Region) {
-        self.spare.keep(name, region);
     }
 
     /// New segments say that they were made in this start.

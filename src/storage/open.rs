@@ -16,6 +16,7 @@ use crate::storage::set_aside::set_aside;
 use crate::storage::snapshot::SnapshotFile;
 use crate::storage::snapshot_recovery::{FoundSnapshots, find_snapshot};
 use crate::storage::snapshots::Snapshots;
+use crate::storage::spare::Spare;
 use crate::storage::stamp::{REPLACE, with_advice};
 use crate::util::mutation::mutant;
 
@@ -78,7 +79,7 @@ impl<D: Directory> LogStorage<D> {
         };
         let recovered = match (recovered, &mut opened) {
             (Err(damage @ StorageError::Damaged { .. }), Some(hard_state)) if repair => {
-                start_over(&mut directory, &mut maker, hard_state, damage, &mut report)?
+                start_over(&mut directory, &mut maker, &mut inventory, hard_state, damage, &mut report)?
             }
             (recovered, _) => recovered?,
         };
@@ -94,6 +95,8 @@ struct Recovered<R> {
     snapshot: Option<SnapshotFile<R>>,
     /// The last entries of snapshots that nothing needs.
     old_snapshots: Vec<EntryId>,
+    /// The files for segments to come, where one of them was needed.
+    spare: Option<Spare<R>>,
 }
 
 /// Why there is no use in recovering the log: all of it is gone, or the last start had begun to set it aside.
@@ -113,22 +116,27 @@ fn interrupted_or_lost<D: Directory>(
     Some(StorageError::Damaged { file, offset: 0, detail })
 }
 
-/// Puts a damaged log out of the way and begins an empty one.
+/// Puts a damaged log out of the way and begins an empty one, in a file that is there if there is one: the disk may be
+/// full.
 fn start_over<D: Directory>(
     directory: &mut D,
     maker: &mut SegmentMaker,
+    inventory: &mut Inventory<D::Region>,
     hard_state: &mut HardStateFile<D::Region>,
     damage: StorageError,
     report: &mut RecoveryReport,
 ) -> Result<Recovered<D::Region>, StorageError> {
     let (done, newest) = set_aside(directory, hard_state, maker.incarnation, damage.to_string())?;
     report.set_aside = Some(done);
-    Ok(Recovered::empty(maker.make_first(directory, newest + 1)?))
+    let mut spare = open_spares(directory, inventory, maker.segment_bytes)?;
+    let first = maker.make_first(directory, &mut spare, newest + 1)?;
+    Ok(Recovered { spare: Some(spare), ..Recovered::empty(first) })
 }
 
 impl<R: Region> Recovered<R> {
     fn empty(first: Segment<R>) -> Recovered<R> {
-        Recovered { log: RecoveredLog::empty(first), snapshot: None, old_snapshots: Vec::new() }
+        let log = RecoveredLog::empty(first);
+        Recovered { log, snapshot: None, old_snapshots: Vec::new(), spare: None }
     }
 }
 
@@ -145,7 +153,9 @@ fn recover<D: Directory>(
     }
     let segments = std::mem::take(&mut inventory.segments);
     if segments.is_empty() {
-        return Ok(Recovered::empty(maker.make_first(directory, 1)?));
+        // In a new file: an empty segment that a first start left is known by its zeros.
+        let mut none = Spare::none(maker.segment_bytes);
+        return Ok(Recovered::empty(maker.make_first(directory, &mut none, 1)?));
     }
     let found = FoundLog::read(directory, maker.owner, segments)?;
     let lasts = std::mem::take(&mut inventory.snapshots);
@@ -155,7 +165,7 @@ fn recover<D: Directory>(
     report.snapshot_case = Some(case).filter(|case| *case != "sound");
     let expected = Expected { snapshot: report.snapshot, durable: slot.durable };
     let log = recover_log(directory, found, expected, report)?;
-    Ok(Recovered { log, snapshot: newest, old_snapshots: others })
+    Ok(Recovered { log, snapshot: newest, old_snapshots: others, spare: None })
 }
 
 /// Removes what nothing needs, and takes what was found into use.
@@ -166,14 +176,15 @@ fn settle<D: Directory>(
     recovered: Recovered<D::Region>,
     report: &mut RecoveryReport,
 ) -> Result<(Log<D>, Snapshots<D::Region>), StorageError> {
-    let Recovered { log, snapshot, old_snapshots } = recovered;
-    let spares = open_spares(&mut directory, &mut inventory, maker.segment_bytes)?;
+    let Recovered { log, snapshot, old_snapshots, spare } = recovered;
+    let spare = match spare {
+        Some(spare) => spare,
+        None => open_spares(&mut directory, &mut inventory, maker.segment_bytes)?,
+    };
     remove_leftovers(&mut directory, &inventory, &log.void, &old_snapshots, report)?;
     let snapshots = Snapshots::new(&mut directory, snapshot, inventory.has_snapshot_temporary)?;
     let starts_over = log.starts_over;
-    let mut log = Log::new(directory, maker, log);
-    spares.made.into_iter().for_each(|(name, region)| log.keep_spare(name, region));
-    log.keep_used(spares.used);
+    let mut log = Log::new(directory, maker, log, spare);
     if let Some(snapshot) = snapshots.meta() {
         finish_compaction(&mut log, snapshot, starts_over)?;
     }

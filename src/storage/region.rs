@@ -8,8 +8,8 @@
 //!
 //! A read-only map still raises SIGBUS when somebody else shortens the file or when a sector cannot be read. The
 //! first is prevented by the lock on the working directory; for the second, [`MappedFile::open`] reads the whole
-//! file once the ordinary way, so that an unreadable sector is an error with a name and not a signal. A sector that
-//! fails later ends the process with a line that says so ([`watch_for_bus_errors`]), and the next start names the file.
+//! file once the ordinary way, and [`Region::reload`] what was just written, so that an unreadable sector is an error
+//! with a name and not a signal. A sector that fails later ends the process with a line that says so ([`watch_for_bus_errors`]), and the next start names the file.
 
 use std::fmt;
 use std::fs::File;
@@ -57,15 +57,15 @@ pub trait Region {
     /// When the disk fails. Trying again is useless: the kernel may have dropped what it could not write.
     fn sync(&mut self) -> io::Result<()>;
 
-    /// Has the next read of synced bytes ask the disk and not the cache above it, as far as the system allows: bytes that
-    /// were read through this region before may still come from the cache.
+    /// Has synced bytes come from the disk and not from the cache above it, as far as the system allows, before they are
+    /// read: bytes that were read through this region before may still come from the cache.
     ///
     /// # Errors
-    /// When the system refuses.
+    /// When the system refuses, or the disk cannot give them back (an [`Unreadable`] inside the error).
     ///
     /// # Panics
     /// When the range is not inside the file, or after [`Region::seal`].
-    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()>;
+    fn reload(&mut self, offset: usize, len: usize) -> io::Result<()>;
 
     /// Gives back the memory that reading this part has taken, as far as the system allows. It is read again when it is
     /// asked for.
@@ -171,17 +171,23 @@ impl MappedFile {
     /// When a part of it cannot be read (an [`Unreadable`] inside the error), or it cannot be mapped.
     pub fn open(file: File) -> io::Result<MappedFile> {
         let region = MappedFile::map(file)?;
-        let mut chunk = vec![0; CHUNK_BYTES.min(region.size)];
-        let mut offset = 0;
-        while offset < region.size {
-            let len = chunk.len().min(region.size - offset);
-            region
-                .file()
+        region.read_through(0, region.size)?;
+        Ok(region)
+    }
+
+    /// Reads a part the ordinary way, because an error is better than a signal.
+    fn read_through(&self, offset: usize, len: usize) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES.min(len)];
+        let end = offset + len;
+        let mut offset = offset;
+        while offset < end {
+            let len = chunk.len().min(end - offset);
+            self.file()
                 .read_exact_at(&mut chunk[..len], offset as u64)
                 .map_err(|error| Unreadable::at(offset, error))?;
             offset += len;
         }
-        Ok(region)
+        Ok(())
     }
 
     /// Takes a file that was just made and has its final size.
@@ -200,8 +206,8 @@ impl MappedFile {
             // SAFETY: the map is only sound while the bytes behind a shared slice do not change and do not vanish.
             // Change: inside this process the file is written only by `write_at`, which borrows the region mutably,
             // so no slice given out by `read` is alive then. Other processes are kept out by the exclusive lock on
-            // the working directory. Vanish: the file is never shortened here, its size is read above, and `read`
-            // stays inside it.
+            // the working directory. Vanish: no file is shortened while it is open, its size is read above, and
+            // `read` stays inside it.
             Some(unsafe { memmap2::MmapOptions::new().len(size).map(&file)? })
         };
         Ok(MappedFile { file: Some(file), map, size })
@@ -231,11 +237,12 @@ impl Region for MappedFile {
         self.file().sync_data()
     }
 
-    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
-        assert!(offset + len <= self.size, "only what is in the file can be dropped");
+    fn reload(&mut self, offset: usize, len: usize) -> io::Result<()> {
+        assert!(offset + len <= self.size, "only what is in the file can be read again");
         // A length of 0 would mean everything up to the end.
-        let Some(len) = NonZeroU64::new(len as u64) else { return Ok(()) };
-        Ok(rustix::fs::fadvise(self.file(), offset as u64, Some(len), Advice::DontNeed)?)
+        let Some(bytes) = NonZeroU64::new(len as u64) else { return Ok(()) };
+        rustix::fs::fadvise(self.file(), offset as u64, Some(bytes), Advice::DontNeed)?;
+        self.read_through(offset, len)
     }
 
     #[allow(unsafe_code, reason = "some advice about memory changes what is in it; see the SAFETY comment")]

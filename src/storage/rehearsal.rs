@@ -68,6 +68,11 @@ impl<D: Directory> Directory for Rehearsal<'_, D> {
         self.names.remove(name).map(drop).ok_or_else(|| not_found(name))
     }
 
+    /// No start does that.
+    fn resize(&mut self, _name: &str, _size: usize) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -101,9 +106,9 @@ impl<R: Region> Region for RehearsedRegion<R> {
         Ok(())
     }
 
-    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+    fn reload(&mut self, offset: usize, len: usize) -> io::Result<()> {
         match &mut self.file {
-            Some(file) if self.copy.is_none() => file.drop_cache(offset, len),
+            Some(file) if self.copy.is_none() => file.reload(offset, len),
             _ => Ok(()),
         }
     }

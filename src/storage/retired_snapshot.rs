@@ -29,6 +29,8 @@ pub(crate) enum RetiredSnapshot<R> {
 #[derive(Debug)]
 pub(crate) struct Removal {
     left: usize,
+    /// Not yet: its blocks are bad, and must not be those of the file that is made next.
+    waits: bool,
 }
 
 impl<R: Region> RetiredSnapshot<R> {
@@ -41,6 +43,11 @@ impl<R: Region> RetiredSnapshot<R> {
             RetiredSnapshot::Mapped { file, .. } => file.size(),
             RetiredSnapshot::Renamed { size, .. } => *size,
         }
+    }
+
+    /// Whether all its memory is given back, and its file gets a new name next.
+    pub(crate) fn is_released(&self) -> bool {
+        matches!(self, RetiredSnapshot::Mapped { file, released } if *released >= file.size())
     }
 
     /// Does the next step but the last, which is to sync the names; says whether there was one.
@@ -70,7 +77,25 @@ impl<R: Region> RetiredSnapshot<R> {
 impl Removal {
     /// Begins to remove the file [`REMOVED_NAME`], of this size.
     pub(crate) fn new(size: usize) -> Removal {
-        Removal { left: size }
+        Removal { left: size, waits: false }
+    }
+
+    /// Has it wait for [`Removal::go_on`].
+    pub(crate) fn wait(self) -> Removal {
+        Removal { waits: true, ..self }
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        self.waits = false;
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left
     }
 
     /// Does a part, and says whether the file is gone.
@@ -81,7 +106,7 @@ impl Removal {
         let path = directory.path(REMOVED_NAME);
         if self.left > REMOVED_BYTES_PER_TURN {
             self.left -= REMOVED_BYTES_PER_TURN;
-            directory.shorten(REMOVED_NAME, self.left).map_err(io_error("shorten", path))?;
+            directory.resize(REMOVED_NAME, self.left).map_err(io_error("shorten", path))?;
             return Ok(false);
         }
         directory.remove(REMOVED_NAME).map_err(io_error("remove", path))?;

@@ -6,7 +6,7 @@ use std::io;
 use crate::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SYNC_BYTES};
 use crate::raft::storage::{SnapshotDraft, SnapshotMeta};
 use crate::raft::types::EntryId;
-use crate::storage::region::Region;
+use crate::storage::region::{Region, Unreadable};
 use crate::storage::snapshot::{
     SNAPSHOT_HEADER_BYTES, SnapshotHeader, chunk_bytes, content_offset, encode_table,
 };
@@ -32,7 +32,7 @@ pub(crate) struct Draft<R> {
     /// Of each chunk written, the last one perhaps in part.
     chunk_crcs: Vec<u32>,
     table_written: bool,
-    /// What was read back was something else.
+    /// What was read back was something else, or nothing.
     damaged: bool,
     /// Header and all are durable and read back: only the name is missing.
     sound: bool,
@@ -79,6 +79,11 @@ impl<R: Region> Draft<R> {
         self.sound
     }
 
+    /// Whether the disk gave back something else than was written.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.damaged
+    }
+
     /// Gives the file away.
     pub(crate) fn into_region(self) -> R {
         self.region
@@ -123,12 +128,17 @@ impl<R: Region> Draft<R> {
         Ok(())
     }
 
-    /// Has what is read next come from the disk. This alone may write what is dirty, so a missing sync shows only without.
-    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+    /// Has what is read next come from the disk, and says whether it can be read. This alone may write what is dirty, so a
+    /// missing sync shows only without.
+    fn reload(&mut self, offset: usize, len: usize) -> io::Result<bool> {
         if mutant("snapshot-not-synced") || mutant("snapshot-named-before-header") {
-            return Ok(());
+            return Ok(true);
         }
-        self.region.drop_cache(offset, len)
+        match self.region.reload(offset, len) {
+            Ok(()) => Ok(true),
+            Err(error) if Unreadable::find(&error).is_some_and(Unreadable::is_damage) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads durable chunks back, of `budget` bytes or a little more.
@@ -141,8 +151,8 @@ impl<R: Region> Draft<R> {
             }
             let place = content_offset(self.verified);
             let expected = self.chunk_crcs[(place - SNAPSHOT_HEADER_BYTES) / SNAPSHOT_CHUNK_BYTES];
-            self.drop_cache(place, len)?;
-            self.damaged = crc32c::crc32c(self.region.read(place, len)) != expected;
+            let is_there = self.reload(place, len)?;
+            self.damaged = !is_there || crc32c::crc32c(self.region.read(place, len)) != expected;
             self.region.release(place, len);
             self.verified += len as u64;
             read += len;
@@ -176,10 +186,11 @@ impl<R: Region> Draft<R> {
         if !mutant("snapshot-named-before-header") {
             self.sync()?;
         }
-        self.drop_cache(0, SNAPSHOT_HEADER_BYTES)?;
-        self.drop_cache(place, table.len())?;
-        let read_back = SnapshotHeader::decode(&self.region, owner);
-        self.sound = read_back == Ok(header) && self.region.read(place, table.len()) == table;
+        self.sound = self.reload(0, SNAPSHOT_HEADER_BYTES)?
+            && self.reload(place, table.len())?
+            && SnapshotHeader::decode(&self.region, owner) == Ok(header)
+            && self.region.read(place, table.len()) == table;
+        self.damaged = !self.sound;
         Ok(if self.sound { DraftCheck::Sound } else { DraftCheck::Damaged })
     }
 }

@@ -1,11 +1,15 @@
 //! A node's snapshots: the newest whole one, the draft of the next, and the file that the next draft goes into.
 //!
 //! When a snapshot is replaced, its file stays as the reserve of the next draft, under the name of a temporary file: so
-//! there is space for a snapshot even when the disk is full, and the file system need not free and allocate it.
+//! there is space for a snapshot even when the disk is full, and the file system need not free and allocate it. It is
+//! made longer when the data has grown, and shorter, bit by bit, when there is less: so there are never more than two
+//! files for snapshots, of about the data's size each. Two exceptions: a file that is very much larger than the next
+//! draft is removed bit by bit while that is written; and one whose blocks are bad keeps them until the next draft has
+//! others.
 
 use std::io;
 
-use crate::limits::{SNAPSHOT_BYTES_MAX, SNAPSHOT_SLACK_BYTES};
+use crate::limits::{REMOVED_BYTES_PER_TURN, SNAPSHOT_BYTES_MAX, SNAPSHOT_SLACK_BYTES, SNAPSHOT_SMALL_SHARE};
 use crate::raft::storage::{SnapshotDraft, SnapshotMeta, StorageError};
 use crate::raft::types::EntryId;
 use crate::storage::directory::{Directory, give_name, io_error, sync_names};
@@ -15,9 +19,10 @@ use crate::storage::snapshot::{SnapshotFile, snapshot_file_bytes, snapshot_name}
 use crate::storage::snapshot_draft::{Draft, DraftCheck, SNAPSHOT_TEMPORARY};
 use crate::storage::spare::is_full;
 use crate::storage::stamp::Owner;
+use crate::util::mutation::mutant;
 
 /// The snapshots. At most one of draft and reserve is there: both are the file [`SNAPSHOT_TEMPORARY`]. While there is a
-/// retired one, there is no draft.
+/// retired one, there is no draft; while a removal waits, there is neither retired one nor reserve.
 #[derive(Debug)]
 pub(crate) struct Snapshots<R> {
     newest: Option<SnapshotFile<R>>,
@@ -34,10 +39,19 @@ fn roomy(bytes: u64) -> usize {
     needed + needed / 16
 }
 
-/// Whether a file of `size` is right for a content of `bytes`: large enough, and no waste of space.
-fn fits(size: usize, bytes: u64) -> bool {
-    let needed = snapshot_file_bytes(bytes);
-    (needed..=needed + needed / 4 + SNAPSHOT_SLACK_BYTES).contains(&size)
+/// Whether a file of `size` is a waste of space for a content of `bytes`.
+fn is_oversized(size: usize, bytes: u64) -> bool {
+    size > roomy(bytes) + SNAPSHOT_SLACK_BYTES
+}
+
+/// Whether a file for a content of `bytes` is so small that it may be made beside one of `size` that is still to go.
+fn is_small_beside(size: usize, bytes: u64) -> bool {
+    roomy(bytes) <= size / SNAPSHOT_SMALL_SHARE
+}
+
+/// Whether a file of `size` is so large for a content of `bytes` that it is removed and not made shorter.
+fn is_vast(size: usize, bytes: u64) -> bool {
+    is_oversized(size, bytes) && is_small_beside(size, bytes)
 }
 
 impl<R: Region> Snapshots<R> {
@@ -92,23 +106,98 @@ impl<R: Region> Snapshots<R> {
         if let Some(draft) = self.draft.take() {
             self.reserve = Some(draft.into_region());
         }
-        if bytes > SNAPSHOT_BYTES_MAX {
+        if bytes > SNAPSHOT_BYTES_MAX || !self.make_place(directory, bytes)? {
             return Ok(false);
-        }
-        if !self.reserve.as_ref().is_some_and(|reserve| fits(reserve.size(), bytes)) {
-            let kept = self.reserve.as_ref().map(Region::size);
-            self.remove_reserve_slowly(directory)?;
-            self.reserve = create(directory, roomy(bytes), snapshot_file_bytes(bytes))?;
-            if self.reserve.is_none() && self.finish_removal(directory)? {
-                self.reserve = create(directory, roomy(bytes), snapshot_file_bytes(bytes))?;
-            }
-            if let (None, Some(size)) = (&self.reserve, kept) {
-                self.reserve = create(directory, size, size)?;
-                return Ok(false);
-            }
         }
         self.draft = self.reserve.take().map(|region| Draft::new(region, last, bytes));
         Ok(self.draft.is_some())
+    }
+
+    /// Has the reserve be right for a content of `bytes`, and says whether it is.
+    fn make_place<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        bytes: u64,
+    ) -> Result<bool, StorageError> {
+        let is_third = |removal: &Removal| !removal.waits() && !is_small_beside(removal.left(), bytes);
+        if self.removal.as_ref().is_some_and(is_third) {
+            // Three large files would be more than the disk was to hold.
+            self.finish_removal(directory)?;
+        }
+        if self.reserve.as_ref().is_some_and(|reserve| is_vast(reserve.size(), bytes)) {
+            self.remove_reserve_slowly(directory)?;
+        }
+        let made = self.try_to_make_place(directory, bytes)?
+            || self.finish_removal(directory)? && self.try_to_make_place(directory, bytes)?;
+        if let Some(removal) = self.removal.as_mut().filter(|_| made) {
+            removal.go_on();
+        }
+        Ok(made)
+    }
+
+    fn try_to_make_place<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        bytes: u64,
+    ) -> Result<bool, StorageError> {
+        let (roomy, enough) = (roomy(bytes), snapshot_file_bytes(bytes));
+        match self.reserve.as_ref().map(Region::size) {
+            None => {
+                self.reserve = create(directory, roomy, enough)?;
+                Ok(self.reserve.is_some())
+            }
+            Some(size) if is_oversized(size, bytes) => self.resize_reserve(directory, roomy),
+            Some(size) => Ok(size >= enough
+                || self.resize_reserve(directory, roomy)?
+                || self.resize_reserve(directory, enough)?),
+        }
+    }
+
+    /// Gives the reserve another size. `false`: there is no space for that, and it is as it was.
+    fn resize_reserve<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        size: usize,
+    ) -> Result<bool, StorageError> {
+        // A file that is open keeps its size.
+        self.reserve = None;
+        let has_size = match directory.resize(SNAPSHOT_TEMPORARY, size) {
+            Ok(()) => true,
+            Err(error) if is_no_space(&error) => false,
+            Err(error) => return Err(io_error("resize", directory.path(SNAPSHOT_TEMPORARY))(error)),
+        };
+        self.open_reserve(directory)?;
+        Ok(has_size)
+    }
+
+    fn open_reserve<D: Directory<Region = R>>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        let path = directory.path(SNAPSHOT_TEMPORARY);
+        self.reserve = Some(directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?);
+        Ok(())
+    }
+
+    /// Does a step of what [`Snapshots::begin`] with so many bytes would else do at once, and says whether there was one.
+    pub(crate) fn prepare<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        bytes: u64,
+    ) -> Result<bool, StorageError> {
+        Ok(self.advance_removal(directory)?
+            || bytes <= SNAPSHOT_BYTES_MAX && self.shorten_reserve(directory, bytes)?)
+    }
+
+    /// Gives back a part of what is too much of the reserve for a content of `bytes`, and says whether anything was.
+    fn shorten_reserve<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+        bytes: u64,
+    ) -> Result<bool, StorageError> {
+        match self.reserve.as_ref().map(Region::size) {
+            Some(size) if is_oversized(size, bytes) && !is_vast(size, bytes) => {
+                self.resize_reserve(directory, roomy(bytes).max(size.saturating_sub(REMOVED_BYTES_PER_TURN)))
+            }
+            _ => Ok(false),
+        }
     }
 
     /// Writes the next part of the draft.
@@ -167,12 +256,18 @@ impl<R: Region> Snapshots<R> {
         &mut self,
         directory: &mut D,
     ) -> Result<bool, StorageError> {
-        let size = self.retired.as_ref().map(RetiredSnapshot::size);
-        let is_reserve = self.reserve.is_none() && size.is_some_and(|size| self.is_useful(size));
-        match &mut self.retired {
-            Some(retired) => retired.advance(directory, is_reserve),
-            None => Ok(false),
+        let Some(retired) = &self.retired else { return Ok(false) };
+        let is_reserve = self.is_useful(retired.size());
+        if retired.is_released() && !is_reserve && self.removal.is_some() {
+            // The name is taken by a file that goes bit by bit as well.
+            return self.trim(directory);
         }
+        self.retired.as_mut().map_or(Ok(false), |retired| retired.advance(directory, is_reserve))
+    }
+
+    /// Whether the snapshot before the newest is not put away yet.
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.retired.is_some()
     }
 
     /// Whether the names must be synced, and then [`Snapshots::on_names_synced`] be called.
@@ -191,30 +286,49 @@ impl<R: Region> Snapshots<R> {
             return Ok(());
         };
         if is_reserve {
-            let path = directory.path(SNAPSHOT_TEMPORARY);
-            self.reserve = Some(directory.open_unread(SNAPSHOT_TEMPORARY).map_err(io_error("open", path))?);
-        } else {
-            self.removal = Some(Removal::new(size));
+            return self.open_reserve(directory);
         }
+        self.removal = Some(Removal::new(size));
         Ok(())
     }
 
-    /// Removes a part of a file that is of no use, and says whether there was one.
-    pub(crate) fn trim<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
-        let Some(removal) = &mut self.removal else { return Ok(false) };
+    /// Removes a part of a file that is of no use, or of what is too much of the reserve, and says whether there was one.
+    pub(crate) fn trim<D: Directory<Region = R>>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
+        if self.advance_removal(directory)? {
+            return Ok(true);
+        }
+        self.meta().map_or(Ok(false), |meta| self.shorten_reserve(directory, meta.bytes))
+    }
+
+    fn advance_removal<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
+        let Some(removal) = self.removal.as_mut().filter(|removal| !removal.waits()) else {
+            return Ok(false);
+        };
         if removal.advance(directory)? {
             self.removal = None;
         }
         Ok(true)
     }
 
+    /// The size that the reserve should have, if it is larger.
+    fn reserve_excess(&self) -> Option<usize> {
+        let (reserve, bytes) = (self.reserve.as_ref()?, self.meta()?.bytes);
+        let size = reserve.size();
+        (is_oversized(size, bytes) && !is_vast(size, bytes)).then(|| roomy(bytes))
+    }
+
     /// Whether anything waits for [`Snapshots::clean_up`] or [`Snapshots::trim`], or for durable names.
     pub(crate) fn must_clean_up(&self) -> bool {
-        self.retired.is_some() || self.removal.is_some()
+        self.retired.is_some()
+            || self.removal.as_ref().is_some_and(|removal| !removal.waits())
+            || self.reserve_excess().is_some()
     }
 
     /// Puts the snapshot before the newest away at once: the next draft needs its file, or its name.
     fn finish_retiring<D: Directory<Region = R>>(&mut self, directory: &mut D) -> Result<(), StorageError> {
+        if self.retired.as_ref().is_some_and(|retired| !self.is_useful(retired.size())) {
+            self.finish_removal(directory)?;
+        }
         while self.clean_up(directory)? {}
         if self.has_new_names() {
             sync_names(directory)?;
@@ -223,14 +337,39 @@ impl<R: Region> Snapshots<R> {
         Ok(())
     }
 
-    /// Removes the rest of a file that is of no use, for its space. Says whether there was one.
-    pub(crate) fn finish_removal<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
+    /// Gives back all that [`Snapshots::trim`] would, for the space. Says whether there was anything.
+    pub(crate) fn finish_trimming<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+    ) -> Result<bool, StorageError> {
+        if self.finish_removal(directory)? {
+            return Ok(true);
+        }
+        self.reserve_excess().map_or(Ok(false), |size| self.resize_reserve(directory, size))
+    }
+
+    /// Removes the rest of a file that is of no use. Says whether there was one.
+    fn finish_removal<D: Directory>(&mut self, directory: &mut D) -> Result<bool, StorageError> {
         let had_removal = self.removal.take().is_some();
         if had_removal {
             let path = directory.path(REMOVED_NAME);
             directory.remove(REMOVED_NAME).map_err(io_error("remove", path))?;
         }
         Ok(had_removal)
+    }
+
+    /// Forgets a draft that the disk did not give back as it was written, and keeps its file's blocks from the next one.
+    pub(crate) fn drop_damaged<D: Directory<Region = R>>(
+        &mut self,
+        directory: &mut D,
+    ) -> Result<(), StorageError> {
+        if !self.draft.as_ref().is_some_and(Draft::is_damaged) || mutant("bad-draft-kept") {
+            return self.drop_draft(directory);
+        }
+        self.reserve = self.draft.take().map(Draft::into_region);
+        self.remove_reserve_slowly(directory)?;
+        self.removal = self.removal.take().map(Removal::wait);
+        Ok(())
     }
 
     /// Forgets the draft. Its file stays as the reserve, if it is of use.
@@ -244,16 +383,16 @@ impl<R: Region> Snapshots<R> {
         }
     }
 
-    /// Keeps the temporary file as the reserve, or removes it.
+    /// Keeps the temporary file as the reserve, or has it removed.
     fn keep<D: Directory<Region = R>>(&mut self, directory: &mut D, region: R) -> Result<(), StorageError> {
         let is_useful = self.is_useful(region.size());
         self.reserve = Some(region);
-        if is_useful { Ok(()) } else { self.remove_reserve(directory) }
+        if is_useful { Ok(()) } else { self.remove_reserve_slowly(directory) }
     }
 
-    /// Whether a file of `size` is likely to be right for the next draft.
+    /// Whether a file of `size` is worth to be given the size that is right for the next draft.
     fn is_useful(&self, size: usize) -> bool {
-        self.meta().is_some_and(|meta| fits(size, meta.bytes))
+        self.meta().is_some_and(|meta| !is_vast(size, meta.bytes))
     }
 
     /// Has the reserve removed by and by. What a crash leaves under either name is worth nothing.
@@ -263,14 +402,6 @@ impl<R: Region> Snapshots<R> {
             let path = directory.path(SNAPSHOT_TEMPORARY);
             directory.rename(SNAPSHOT_TEMPORARY, REMOVED_NAME).map_err(io_error("rename", path))?;
             self.removal = Some(Removal::new(reserve.size()));
-        }
-        Ok(())
-    }
-
-    fn remove_reserve<D: Directory>(&mut self, directory: &mut D) -> Result<(), StorageError> {
-        if self.reserve.take().is_some() {
-            let path = directory.path(SNAPSHOT_TEMPORARY);
-            directory.remove(SNAPSHOT_TEMPORARY).map_err(io_error("remove", path))?;
         }
         Ok(())
     }
@@ -285,9 +416,13 @@ fn create<D: Directory>(
     for size in [roomy, enough] {
         match directory.create(SNAPSHOT_TEMPORARY, size) {
             Ok(region) => return Ok(Some(region)),
-            Err(error) if is_full(&error) || error.kind() == io::ErrorKind::FileTooLarge => {}
+            Err(error) if is_no_space(&error) => {}
             Err(error) => return Err(io_error("create", directory.path(SNAPSHOT_TEMPORARY))(error)),
         }
     }
     Ok(None)
+}
+
+fn is_no_space(error: &io::Error) -> bool {
+    is_full(error) || error.kind() == io::ErrorKind::FileTooLarge
 }

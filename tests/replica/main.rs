@@ -10,6 +10,7 @@ mod listing;
 mod lives;
 mod reads;
 mod shutdown;
+mod snapshot_failures;
 mod snapshots;
 mod space;
 mod standing;

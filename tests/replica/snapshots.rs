@@ -2,13 +2,10 @@
 //! leader's.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::Ordering;
 
 use keva::kv::command::{Command, Condition, Matcher};
 use keva::kv::store::Store;
-use keva::limits::{
-    HISTORY_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_RETRY_LOG_BYTES, SNAPSHOT_SLICE_BYTES,
-};
+use keva::limits::{HISTORY_BYTES_DEFAULT, SNAPSHOT_BYTES_PER_LOG_BYTE, SNAPSHOT_SLICE_BYTES};
 use keva::raft::message::{Envelope, Message};
 use keva::raft::storage::Storage;
 use keva::raft::types::{EntryId, HardState, Incarnation, Index, NodeId, Term};
@@ -20,10 +17,10 @@ use keva::util::time::Millis;
 use crate::cluster::{Cluster, PATIENCE_MS, WRITTEN, condition_failed, is_forward, node, put, write_of};
 use crate::support::memory_storage::MemoryStorage;
 
-const LOG_BYTES: u64 = 4_000;
+pub(crate) const LOG_BYTES: u64 = 4_000;
 
 /// Writes keys of about 100 bytes each.
-fn write_many(cluster: &mut Cluster, id: NodeId, numbers: std::ops::Range<u64>) {
+pub(crate) fn write_many(cluster: &mut Cluster, id: NodeId, numbers: std::ops::Range<u64>) {
     let value = "v".repeat(80);
     let writes: Vec<_> =
         numbers.map(|n| cluster.start_write(id, &format!("k{}", n % 40), &format!("{n} {value}"))).collect();
@@ -32,7 +29,7 @@ fn write_many(cluster: &mut Cluster, id: NodeId, numbers: std::ops::Range<u64>) 
     }
 }
 
-fn snapshot_index(cluster: &Cluster, id: NodeId) -> Index {
+pub(crate) fn snapshot_index(cluster: &Cluster, id: NodeId) -> Index {
     cluster.replica(id).status().snapshot.map_or(Index(0), |snapshot| snapshot.last.index)
 }
 
@@ -411,63 +408,6 @@ fn a_shrunk_state_gets_a_new_snapshot() {
     }
     cluster.run(300);
     assert!(cluster.replica(node(1)).status().snapshot.is_some_and(|snapshot| snapshot.bytes < 1_000));
-}
-
-/// D5: a draft that reads back wrong costs nothing but another try: the snapshot before it and the log stay.
-#[test]
-fn a_bad_draft_changes_nothing() {
-    let (mut cluster, _) = Cluster::with_snapshots(1, 8, LOG_BYTES, 300);
-    write_many(&mut cluster, node(1), 0..60);
-    cluster.run(300);
-    let first = snapshot_index(&cluster, node(1));
-    assert!(first > Index(0));
-    let rotten = cluster.replica(node(1)).raft().storage().faults.rotten_drafts.clone();
-    rotten.store(true, Ordering::SeqCst);
-    write_many(&mut cluster, node(1), 60..160);
-    cluster.run(300);
-    let status = cluster.replica(node(1)).status();
-    assert_eq!(snapshot_index(&cluster, node(1)), first);
-    assert!(status.log_start.index <= first);
-    let before = cluster.replica(node(1)).store().clone();
-    cluster.end(node(1));
-    cluster.start(node(1));
-    cluster.await_leader();
-    for n in 0..40 {
-        let key = format!("k{n}");
-        assert_eq!(cluster.replica(node(1)).store().get(&key), before.get(&key));
-    }
-    rotten.store(false, Ordering::SeqCst);
-    cluster.run(300);
-    assert!(snapshot_index(&cluster, node(1)) > first, "the disk is good again");
-}
-
-/// F14: without space for a snapshot the node goes on; it tries again after a pause, or when the log has grown, and not
-/// all the time.
-#[test]
-fn a_snapshot_without_space_is_tried_again() {
-    let (mut cluster, _) = Cluster::with_snapshots(1, 9, LOG_BYTES, 300);
-    cluster.house = None;
-    write_many(&mut cluster, node(1), 0..60);
-    let full = cluster.replica(node(1)).raft().storage().faults.full.clone();
-    let draft = |cluster: &Cluster| cluster.replica(node(1)).status().snapshot_draft;
-    for by_growth in [false, true] {
-        full.store(true, Ordering::SeqCst);
-        assert!(cluster.replica(node(1)).snapshot_debt() > 0);
-        let left = cluster.replica_mut(node(1)).keep_house(300).expect("memory works");
-        assert_eq!((left, draft(&cluster)), (Housekeeping::Later, None));
-        assert_eq!(cluster.replica(node(1)).snapshot_debt(), 0, "busy turns do not try again and again");
-        full.store(false, Ordering::SeqCst);
-        if by_growth {
-            cluster.write(node(1), "large", &"v".repeat(SNAPSHOT_RETRY_LOG_BYTES as usize));
-            assert!(cluster.replica(node(1)).snapshot_debt() > 0);
-        }
-        cluster.replica_mut(node(1)).keep_house(300).expect("memory works");
-        assert!(draft(&cluster).is_some());
-        while draft(&cluster).is_some() {
-            cluster.replica_mut(node(1)).keep_house(30_000).expect("memory works");
-        }
-        write_many(&mut cluster, node(1), 0..400);
-    }
 }
 
 /// A snapshot that is no state of this program stops the node with a word on what to do.

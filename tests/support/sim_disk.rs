@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) dead: bool,
     pub(super) descriptors: usize,
     pub(super) descriptors_most: usize,
+    /// Bytes of each piece that was given back to the disk.
+    pub(super) freed: Vec<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -76,6 +78,8 @@ pub(super) struct File {
     pub(super) handles: usize,
     /// The disk cannot read what is at this byte.
     pub(super) unreadable: Option<usize>,
+    /// The disk gives something else back for this byte, whatever was written there.
+    pub(super) bad: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -180,6 +184,11 @@ impl SimDisk {
         self.0.borrow().descriptors_most
     }
 
+    /// Bytes of each piece that was given back to the disk since this was last asked.
+    pub fn take_freed(&self) -> Vec<usize> {
+        std::mem::take(&mut self.0.borrow_mut().freed)
+    }
+
     /// Whether the power is gone.
     pub fn is_dead(&self) -> bool {
         self.0.borrow().dead
@@ -257,11 +266,20 @@ impl SimDisk {
         });
     }
 
-    /// A sector of a file fails: whoever opens the file to read it gets an error.
+    /// A sector of a file fails: whoever reads it from the disk gets an error.
     pub fn make_unreadable(&self, name: &str, offset: usize) {
+        self.spoil(name, |file| file.unreadable = Some(offset));
+    }
+
+    /// A sector of a file is bad for good: what is written there reads back as something else.
+    pub fn make_bad(&self, name: &str, offset: usize) {
+        self.spoil(name, |file| file.bad = Some(offset));
+    }
+
+    fn spoil(&self, name: &str, change: impl FnOnce(&mut File)) {
         let mut state = self.0.borrow_mut();
         let id = state.names[name];
-        state.files.get_mut(&id).expect("a name has a file").unreadable = Some(offset);
+        change(state.files.get_mut(&id).expect("a name has a file"));
     }
 
     /// Bit rot: flips bits of a byte, on the disk and in the cache.
@@ -300,6 +318,7 @@ impl State {
     /// Gives the space of a file that is about to lose its name back.
     pub(super) fn free(&mut self, name: &str) {
         let freed = self.names.get(name).map_or(0, |id| self.files[id].cached.len());
+        self.freed.push(freed);
         if let Some(free) = &mut self.faults.free_bytes {
             *free += freed;
         }
@@ -332,6 +351,18 @@ impl File {
             self.durable[block * BLOCK_BYTES..][..newest.len()].copy_from_slice(newest);
         }
         self.ever_synced = true;
+        self.changes += 1;
+    }
+
+    /// The file is shorter or longer, on the disk as well.
+    pub(super) fn resize(&mut self, size: usize) {
+        self.cached.resize(size, 0);
+        self.durable.resize(size, 0);
+        self.unsynced.retain(|block, versions| {
+            let room = size.saturating_sub(block * BLOCK_BYTES);
+            versions.iter_mut().for_each(|version| version.truncate(room));
+            room > 0
+        });
         self.changes += 1;
     }
 

@@ -8,6 +8,9 @@ use keva::storage::{Directory, Region, Unreadable};
 
 use super::sim_disk::{File, NameChange, SimDisk, State};
 
+/// What the system says of a sector that the disk cannot read.
+const EIO: i32 = 5;
+
 /// The working directory.
 #[derive(Clone, Debug)]
 pub struct SimDirectory(SimDisk);
@@ -81,7 +84,6 @@ impl Directory for SimDirectory {
             let state = self.0.state();
             let id = *state.names.get(name).ok_or_else(|| not_found(name))?;
             if let Some(offset) = state.files[&id].unreadable {
-                const EIO: i32 = 5;
                 return Err(Unreadable::at(offset, io::Error::from_raw_os_error(EIO)));
             }
             (id, state.files[&id].cached.clone())
@@ -114,6 +116,22 @@ impl Directory for SimDirectory {
             state.free(name);
             state.names.remove(name).ok_or_else(|| not_found(name))?;
             state.unsynced_names.push(NameChange::Remove(name.into()));
+            Ok(())
+        })
+    }
+
+    /// At once and for good: earlier than a real disk does it for certain.
+    fn resize(&mut self, name: &str, size: usize) -> io::Result<()> {
+        self.change(|state| {
+            let id = *state.names.get(name).ok_or_else(|| not_found(name))?;
+            let file = state.files.get_mut(&id).expect("a name has a file");
+            assert_eq!(file.handles, 0, "{name} is resized while it is open");
+            let before = file.cached.len();
+            if let Some(free) = &mut state.faults.free_bytes {
+                *free = (*free + before).checked_sub(size).ok_or(io::ErrorKind::StorageFull)?;
+            }
+            state.freed.push(before.saturating_sub(size));
+            file.resize(size);
             Ok(())
         })
     }
@@ -210,11 +228,18 @@ impl Region for SimRegion {
         })
     }
 
-    fn drop_cache(&mut self, offset: usize, len: usize) -> io::Result<()> {
+    fn reload(&mut self, offset: usize, len: usize) -> io::Result<()> {
         assert!(!self.sealed, "the cache is dropped through an open file");
         let state = self.disk.state();
         let file = &state.files[&self.id];
+        let is_inside = |place: &usize| (offset..offset + len).contains(place);
+        if let Some(place) = file.unreadable.filter(is_inside) {
+            return Err(Unreadable::at(place, io::Error::from_raw_os_error(EIO)));
+        }
         self.bytes[offset..offset + len].copy_from_slice(&file.cached[offset..offset + len]);
+        if let Some(place) = file.bad.filter(is_inside) {
+            self.bytes[place] ^= 1;
+        }
         Ok(())
     }
 

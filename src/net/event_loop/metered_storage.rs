@@ -100,6 +100,10 @@ impl<S: Storage> Storage for MeteredStorage<S> {
         self.storage.read_snapshot(offset, len)
     }
 
+    fn prepare_snapshot(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        self.storage.prepare_snapshot(bytes)
+    }
+
     fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
         self.storage.begin_snapshot(last, bytes)
     }

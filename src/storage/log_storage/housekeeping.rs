@@ -59,11 +59,23 @@ impl<D: Directory> LogStorage<D> {
         Ok(self.snapshots.trim(self.log.directory_mut())? || self.log.trim()?)
     }
 
+    /// Does a step of what [`Snapshots::begin`](crate::storage::snapshots::Snapshots::begin) would else do at once, and says
+    /// whether nothing is left.
+    pub(super) fn prepare_snapshot_once(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        if self.snapshots.is_retiring() {
+            self.clean_up_once()?;
+            return Ok(false);
+        }
+        Ok(!self.snapshots.prepare(self.log.directory_mut(), bytes)?)
+    }
+
     /// Puts everything away at once, because the disk is full, and says whether there was anything.
     pub(super) fn finish_cleaning_up(&mut self) -> Result<bool, StorageError> {
-        let had_work = self.must_clean_up();
-        self.snapshots.finish_removal(self.log.directory_mut())?;
-        while self.clean_up_once()? {}
+        let mut had_work = false;
+        // A file that goes bit by bit goes as a whole: each of two, one after the other.
+        while self.snapshots.finish_trimming(self.log.directory_mut())? || self.clean_up_once()? {
+            had_work = true;
+        }
         if had_work {
             self.log.ask_for_space_again();
         }

@@ -59,9 +59,11 @@ pub struct LogStorage<D: Directory> {
     set_aside: Vec<String>,
     /// See [`StorageOptions::repair`].
     repair: bool,
-    /// The last snapshot that was wanted found no space. Growth would take what is left, and then no snapshot could
-    /// ever make room again.
+    /// The last snapshot of its own that this node wanted found no space. Growth would take what is left, and then no
+    /// snapshot could ever make room again.
     lacks_snapshot: bool,
+    /// The leader's snapshot found no space. It is the leader that tries again, unless it has entries that do as well.
+    lacks_received: bool,
     /// The last step of [`Storage::keep_house`] put files away.
     cleaned_up: bool,
     /// A write or sync failed: what the disk holds is unknown from then on.
@@ -105,6 +107,7 @@ impl<D: Directory> LogStorage<D> {
             set_aside: set_aside_names(&names),
             repair,
             lacks_snapshot: false,
+            lacks_received: false,
             cleaned_up: false,
             failed: false,
         })
@@ -206,7 +209,10 @@ impl<D: Directory> LogStorage<D> {
             || self.finish_cleaning_up()? && self.try_to_begin_draft(last, bytes)?
             || self.remove_used()? && self.try_to_begin_draft(last, bytes)?
             || self.give_space_back()? && self.try_to_begin_draft(last, bytes)?;
-        self.lacks_snapshot = !begun;
+        // The node's own covers entries of its own log.
+        let is_own = self.log.has(last);
+        self.lacks_snapshot = !begun && (is_own || self.lacks_snapshot);
+        self.lacks_received = !begun && !is_own;
         Ok(begun)
     }
 
@@ -231,7 +237,7 @@ impl<D: Directory> LogStorage<D> {
             // The names take a sync of their own.
             DraftCheck::Sound if !was_sound && budget < usize::MAX => Ok(SnapshotProgress::More),
             DraftCheck::Damaged => {
-                self.snapshots.drop_draft(self.log.directory_mut())?;
+                self.snapshots.drop_damaged(self.log.directory_mut())?;
                 Ok(SnapshotProgress::Damaged)
             }
             DraftCheck::Sound => self.install(expected.is_some()).map(SnapshotProgress::Done),
@@ -348,7 +354,7 @@ impl<D: Directory> Storage for LogStorage<D> {
     }
 
     fn is_full(&self) -> bool {
-        self.log.is_full() || self.lacks_snapshot
+        self.log.is_full() || self.lacks_snapshot || self.lacks_received
     }
 
     fn log_bytes(&self) -> u64 {
@@ -361,6 +367,10 @@ impl<D: Directory> Storage for LogStorage<D> {
 
     fn read_snapshot(&self, offset: u64, len: usize) -> Result<&[u8], StorageError> {
         self.snapshots.read(offset, len).map_err(|error| self.advise(error))
+    }
+
+    fn prepare_snapshot(&mut self, bytes: u64) -> Result<bool, StorageError> {
+        self.attempt(|storage| storage.prepare_snapshot_once(bytes))
     }
 
     fn begin_snapshot(&mut self, last: EntryId, bytes: u64) -> Result<bool, StorageError> {
@@ -422,6 +432,7 @@ impl<D: Directory> Storage for LogStorage<D> {
                 storage.write_hard_state()?;
             }
             storage.log.append(entry)?;
+            storage.lacks_received = false;
             storage.note_new_segment();
             Ok(())
         })
