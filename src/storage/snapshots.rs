@@ -169,10 +169,13 @@ impl<R: Region> Snapshots<R> {
     ) -> Result<bool, StorageError> {
         let size = self.retired.as_ref().map(RetiredSnapshot::size);
         let is_reserve = self.reserve.is_none() && size.is_some_and(|size| self.is_useful(size));
-        match &mut self.retired {
-            Some(retired) => retired.advance(directory, is_reserve),
-            None => Ok(false),
+        let Some(retired) = &mut self.retired else { return Ok(false) };
+        let was_step = retired.advance(directory, is_reserve)?;
+        if matches!(retired, RetiredSnapshot::Renamed { is_reserve: false, .. }) {
+            // It has taken the place of the file that was being removed.
+            self.removal = None;
         }
+        Ok(was_step)
     }
 
     /// Whether the names must be synced, and then [`Snapshots::on_names_synced`] be called.
