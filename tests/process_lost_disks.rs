@@ -97,6 +97,12 @@ fn a_copy_from_before_the_last_start_is_noticed() {
     set_back(1);
 }
 
+// F22: also when it was made since the last start: then the leader finds what is missing.
+#[test]
+fn a_copy_from_after_the_last_start_is_noticed() {
+    set_back(0);
+}
+
 /// Sets a disk back by so many starts.
 fn set_back(starts: usize) {
     let mut cluster = Cluster::start_with(&ClusterOptions::new(3).wait_time("0.5").settings(SMALL_FILES));
@@ -106,8 +112,14 @@ fn set_back(starts: usize) {
     write_some(&mut cluster.client(victim), "old", 20, &mut kept);
     let directory = cluster.node(victim).working_directory().to_owned();
     let copy = cluster.directory().join("copy");
+    if starts == 0 {
+        copy_directory(&directory, &copy);
+        write_some(&mut cluster.client(victim), "life", 20, &mut kept);
+    }
     stop(&mut cluster, victim);
-    copy_directory(&directory, &copy);
+    if starts > 0 {
+        copy_directory(&directory, &copy);
+    }
     for life in 0..starts {
         cluster.start_node(victim);
         write_some(&mut cluster.client(victim), &format!("life{life}"), 20, &mut kept);

@@ -51,7 +51,7 @@
 //! | B21 | not here: Raft keeps no entries beside the storage |
 //! | B22 | quorum::commit_table, strangers_are_ignored |
 //! | B23 | heartbeat_names_what_is_known, lost_commit_notice |
-//! | B24 | acknowledgements_of_an_earlier_life, admission_after_damage, peer_that_lost_its_disk, progress::a_peer_that_lost_entries_starts_over, rolled_back_disk_commits_nothing |
+//! | B24 | acknowledgements_of_an_earlier_life, admission_after_damage, peer_that_lost_its_disk, progress::a_lost_entry_shows_behind_the_beginning_of_the_log, progress::a_peer_that_lost_entries_starts_over, rolled_back_disk_commits_nothing |
 //! | B25 | replication_batches, traffic |
 //! | B26 | slow_minority, tables::commit_by_majority |
 //! | C1 | read_on_single_voter, read_waits_for_first_commit |
@@ -76,7 +76,7 @@
 //! | D14 | not here: the members of a cluster are fixed |
 //! | F14 | full_disk_cuts_nothing, full_follower, full_leader, full_leader_without_successor, snapshot_refused, snapshot_without_a_file_for_the_log |
 //! | F21 | acknowledgements_of_an_earlier_life, admission_after_damage, admission_forgotten_vote, admission_founding, admission_joining, admission_needs_the_present_leader, admission_of_a_wiped_node, tables::founders_wait_for_who_may_have_data, tables::one_of_two_is_admitted_by_the_other, tables::who_is_admitted, transfer_to_a_node_that_may_not_vote |
-//! | F22 | rolled_back_disk_is_told, votes_of_a_rolled_back_disk |
+//! | F22 | peer_that_lost_its_disk, rolled_back_disk_is_told, votes_of_a_rolled_back_disk |
 //! | S1 | later_term_makes_a_follower |
 //! | S2 | stale_term_changes_nothing |
 //! | S3 | election_first, traffic |

@@ -390,3 +390,32 @@ fn what_is_put_away_is_space() {
     take_snapshot(&mut storage, id(1, 75), &content, false).unwrap();
     assert_eq!(snapshot_contents(&storage), Some((id(1, 75), content)), "{:?}", disk.names());
 }
+
+/// F14: the disk becomes full after any number of steps with which two former snapshots are put away.
+#[test]
+fn two_snapshots_are_put_away_when_the_disk_is_full() {
+    let mut most = 0;
+    for steps in 0..40 {
+        let disk = SimDisk::default();
+        let mut storage = must_open(&disk, 1);
+        set_term(&mut storage, 1);
+        for number in 0..20 {
+            append_synced(&mut storage, 1, &[&payload(number)]);
+        }
+        // Each file is too small for what comes later.
+        for (index, bytes) in [(5, 3_000), (10, 30_000), (15, 300_000)] {
+            assert!(storage.begin_snapshot(id(1, index), bytes).unwrap());
+            storage.append_snapshot(&vec![1; bytes as usize]).unwrap();
+            let _ = storage.finish_snapshot(None, usize::MAX).unwrap();
+        }
+        let done = (0..steps).take_while(|_| storage.clean_up().unwrap()).count();
+        most = most.max(done);
+        disk.set_faults(Faults { free_bytes: Some(0), ..Faults::default() });
+        while storage.reserve(PAYLOAD_BYTES, Purpose::Growth).unwrap() {
+            append_synced(&mut storage, 1, &[&payload(9)]);
+        }
+        assert!(begins_with(&disk, "removed").is_empty(), "{steps}: {:?}", disk.names());
+        while storage.clean_up().unwrap() {}
+    }
+    assert!((5..40).contains(&most), "{most} steps");
+}

@@ -156,7 +156,9 @@ fn decode_header(payload: &[u8]) -> Result<Header<'_>, PayloadError> {
     let number = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().expect("eight bytes"));
     let id = WriteId { origin: NodeId(number(0)), incarnation: Incarnation(number(8)), seq: number(16) };
     let time = LogicalTime(number(TIME.start));
-    if id.origin.0 == 0 || id.incarnation.0 == 0 || time.0 > COUNTER_MAX {
+    // What is accepted here must be accepted from a snapshot, too.
+    let is_possible = (1..=COUNTER_MAX).contains(&id.incarnation.0) && time.0 <= COUNTER_MAX;
+    if id.origin.0 == 0 || !is_possible {
         return Err(PayloadError::Header);
     }
     if payload[32] != VERSION {

@@ -189,17 +189,14 @@ impl<S: Storage> Raft<S> {
             AppendOutcome::Rejected { prev_index, .. } => {
                 let matched = progress.match_index();
                 let rejection = progress.on_rejected(prev_index, candidate);
-                if rejection == Rejection::Lost {
-                    log::error!(
-                        "{from} lost entries that it had acknowledged up to {matched}: its disk went back in time; \
-                         it does not count until it has them again"
-                    );
-                }
                 if rejection != Rejection::Late
                     && progress.next_index().prev() < floor
                     && let Some(snapshot) = snapshot
                 {
                     progress.start_snapshot(snapshot);
+                }
+                if rejection == Rejection::Lost && !mutant("loss-not-told") {
+                    self.handle_peer_forgot(from, matched);
                 }
             }
         }

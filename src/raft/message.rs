@@ -126,7 +126,8 @@ pub enum Message {
         /// From a leader that has committed an entry of its term: how far it has committed.
         commit_index: Option<Index>,
     },
-    /// Your disk is an older copy of one that the sender has met: you may have forgotten what you promised.
+    /// Your disk is an older copy of one that the sender has met, or lacks what you acknowledged to the sender: you may have
+    /// forgotten what you promised.
     RolledBack,
     /// Answers [`Message::RolledBack`]: the sender knows it, durably, and does not vote before it may again. Follows every
     /// vote that it gave without knowing.

@@ -3,9 +3,10 @@
 //! # Disks that went back in time
 //!
 //! A node whose disk was replaced by an older copy of it does not know that. It may vote a second time in a term, and it
-//! may vote for somebody who lacks what it had acknowledged. Others know, because the start of the process that they met
-//! before is not the past of the one that they meet then. They suspect it: whoever suspects a node neither counts its
-//! votes nor gives it any, and takes none of its old acknowledgements for new ones.
+//! may vote for somebody who lacks what it had acknowledged. Others know in one of two ways. The start of the process that
+//! they met before is not the past of the one that they meet then. Or, when the copy was made during the last start, a
+//! leader finds that the node denies an entry that it acknowledged to this leader. They suspect it: whoever suspects a node
+//! neither counts its votes nor gives it any, and takes none of its old acknowledgements for new ones.
 //!
 //! They also tell it. It then does what a node does that was started on an empty directory, see `admission`: it votes no
 //! more until all others have said which terms they know, it uses up its vote in all of these, and it has everything
@@ -22,14 +23,20 @@
 //!
 //! It makes no difference who noticed, and whether that one is started again meanwhile: the node itself knows. It takes as
 //! much as with an empty disk: as long as one of the others is gone for good, the node stores what the leader sends and
-//! counts for commits, but does not vote. What nobody can help with is a roll-back that nobody notices, because all
-//! others were started again since they met the process that was rolled back.
+//! counts for commits, but does not vote.
+//!
+//! What nobody can help with is what happens before anybody notices, and a roll-back that nobody notices:
+//!
+//! - to a copy from before the last start, when all others were started again since they met the process that was rolled
+//!   back;
+//! - to a copy from during the last start, when the leader to which the lost entries were acknowledged leads no more, or
+//!   when it is only a vote that was lost.
 
 use crate::raft::message::Message;
 use crate::raft::raft::Raft;
 use crate::raft::role::{Follower, Role};
 use crate::raft::storage::{Storage, StorageError};
-use crate::raft::types::{NodeId, Standing};
+use crate::raft::types::{Index, NodeId, Standing};
 use crate::util::mutation::mutant;
 use crate::util::time::Millis;
 
@@ -90,13 +97,41 @@ impl<S: Storage> Raft<S> {
         self.start_peer_over(now, peer);
     }
 
+    /// On the leader: the peer denies an entry up to `matched`, which it had acknowledged. It is told at once, because until
+    /// it knows it might help to elect somebody who lacks what was committed with its word.
+    ///
+    /// A sound peer is never accused:
+    ///
+    /// - The denial and the acknowledgement are of this leader's present term: messages of other terms go by, and every
+    ///   process of a leader has its own terms.
+    /// - In one term a peer's log changes only by what its leader sends, and that leader's log only grows. So what the peer
+    ///   has once acknowledged it has until the term ends, and the denial was sent after the acknowledgement.
+    /// - It was not sent before it and overtaken by it, by two copies of it, or by a new connection. A peer sends over one
+    ///   link at a time, both are promises that wait for the sync in one queue, and a link keeps the order. When a newer link
+    ///   from the peer is greeted, the older one ends with all that it has brought and nobody has looked at.
+    /// - A peer that knows that it has lost something says so with the first message of every link, before it denies
+    ///   anything, and then nothing is left for it to deny (see [`Raft::handle_admission`]). One with another disk was
+    ///   announced by [`Raft::handle_peer_replaced`].
+    pub(super) fn handle_peer_forgot(&mut self, peer: NodeId, matched: Index) {
+        log::error!(
+            "{peer} lost entries that it had acknowledged, up to {matched}: its disk went back in time. Its votes do not \
+             count until it knows, and has got back what it had"
+        );
+        self.suspects.insert(peer);
+        if let Role::Leader(leader) = &mut self.role {
+            // It could not take over.
+            leader.transfer.take_if(|transfer| transfer.to == peer);
+        }
+        self.send(peer, Message::RolledBack);
+    }
+
     /// This node's disk is an older copy, as a peer knows. The answer waits for the sync, and it is the last promise of
     /// the life that did not know.
     pub(super) fn handle_rolled_back(&mut self, now: Millis, from: NodeId) -> Result<(), StorageError> {
         if self.standing() != Standing::Virgin {
             log::error!(
-                "{from} has met a later process of this node on the same disk: an older copy of the working directory was \
-                 put in its place. This node may have forgotten what it promised; it votes and serves again when all \
+                "{from} knows more of this node than its disk does: an older copy of the working directory was put in its \
+                 place. This node may have forgotten what it promised; it votes and serves again when all \
                  other nodes have answered and it has everything from the leader"
             );
             // What this turn says about elections is said without knowing.

@@ -206,9 +206,9 @@ impl Progress {
             Mode::Replicate { .. } if prev_index <= self.match_index => return Rejection::Late,
             Mode::Replicate { .. } => self.next_index = self.match_index.next(),
             Mode::Probe { .. } => {
-                // Links keep the order, so a rejection of the matched entry itself is no late one: the peer has lost
-                // entries that it had made durable.
-                if prev_index <= self.match_index {
+                // A peer that has the matched entry names none before it, whatever it is asked for: see
+                // [`Raft::handle_peer_forgot`](crate::raft::raft::Raft::handle_peer_forgot).
+                if prev_index <= self.match_index || candidate < self.match_index {
                     rejection = Rejection::Lost;
                     (self.match_index, self.commit_sent) = (Index(0), Index(0));
                 }
@@ -263,7 +263,9 @@ impl Progress {
 
     /// The peer denied having what the leader's log begins behind: only a snapshot helps.
     pub(super) fn start_snapshot(&mut self, snapshot: SnapshotMeta) {
-        self.mode = Mode::Snapshot(Sending::new(snapshot));
+        let mut sending = Sending::new(snapshot);
+        sending.taken_at = self.following_up;
+        self.mode = Mode::Snapshot(sending);
     }
 
     /// Offset and length of the part of `newest` that may be sent at the moment. When that is another snapshot than
@@ -339,7 +341,12 @@ impl Progress {
             // An answerless probe keeps its position: nothing was learned about it.
             Mode::Probe { sent } => *sent = false,
             Mode::Replicate { .. } => self.probe_at(self.match_index.next()),
-            Mode::Snapshot(sending) => sending.on_reconnected(),
+            Mode::Snapshot(sending) if self.match_index == Index(0) => sending.on_reconnected(),
+            // It may have lost what it acknowledged. What it says of its log tells, and then the snapshot goes on.
+            Mode::Snapshot(sending) => {
+                self.following_up = sending.taken_at;
+                self.probe_at(self.match_index.next());
+            }
         }
         self.nudge = false;
         self.has_started_over = false;
@@ -411,6 +418,20 @@ mod tests {
         assert_eq!((progress.match_index(), progress.next_index()), (Index(2), Index(3)));
     }
 
+    /// So it is when the leader's log does not reach back to what the peer acknowledged, and the probe asks for a later
+    /// entry. A peer that has what it acknowledged only lacks that one.
+    /// Covers: B24
+    #[test]
+    fn a_lost_entry_shows_behind_the_beginning_of_the_log() {
+        for (candidate, rejection) in [(9, Rejection::Lost), (10, Rejection::Retry), (11, Rejection::Retry)] {
+            let mut progress = replicating(10);
+            progress.on_reconnected();
+            progress.probe_at(Index(21));
+            progress.on_sent(Index(20), 0);
+            assert_eq!(progress.on_rejected(Index(20), Index(candidate)), rejection, "{candidate}");
+        }
+    }
+
     /// D9, S40, S59: no entries travel while the snapshot does; whatever the peer accepts at or behind the beginning of
     /// the leader's log ends it, be it the snapshot or an earlier append.
     #[test]
@@ -450,6 +471,24 @@ mod tests {
         progress.on_all_sent();
         progress.on_accepted(Millis(5), Index(13), floor);
         assert_eq!(progress.snapshot_taken_at(), None);
+    }
+
+    /// D7, F22: with a new connection a peer that had acknowledged something is asked for its log first. That it takes a
+    /// snapshot is not forgotten meanwhile.
+    #[test]
+    fn a_new_connection_asks_for_the_log_first() {
+        let snapshot = SnapshotMeta { last: EntryId::new(Term(1), Index(11)), bytes: 1 << 30, crc: 1 };
+        for (match_index, is_probing) in [(0, false), (9, true)] {
+            let mut progress = replicating(match_index);
+            progress.start_snapshot(snapshot);
+            let first = crate::limits::SNAPSHOT_CHUNK_BYTES as u64;
+            progress.on_snapshot_receiving(Millis(1), snapshot, first);
+            progress.on_reconnected();
+            assert_eq!(progress.is_sending_snapshot(), !is_probing);
+            assert_eq!(progress.snapshot_taken_at(), Some(Millis(1)));
+            progress.start_snapshot(snapshot);
+            assert_eq!(progress.snapshot_taken_at().is_some(), is_probing);
+        }
     }
 
     /// D10: a refused snapshot is asked about again after a heartbeat, and one whose answer is lost as well.

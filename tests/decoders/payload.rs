@@ -132,7 +132,7 @@ fn one(rng: &mut Rng, corpus: &[Vec<u8>]) -> bool {
         Ok(payload) => {
             let Payload { id, write, .. } = &payload;
             assert_eq!(write.check(), Ok(()));
-            assert!(id.origin.0 > 0 && id.incarnation.0 > 0);
+            assert!(id.origin.0 > 0 && (1..=COUNTER_MAX).contains(&id.incarnation.0));
             assert!((id.seq == 0) == write.command.is_internal());
             assert!(payload.time.0 <= COUNTER_MAX);
             let mut again = payload.encode();

@@ -13,6 +13,7 @@ use keva::raft::types::Index;
 use keva::util::time::LogicalTime;
 use proptest::prelude::*;
 
+use crate::snapshots::snapshot;
 use crate::writes::{
     add, append, delete, delete_prefix, expire, id, op_add, op_delete, op_get, op_put, payload, put, put_for,
     put_if, revisions, typed, when,
@@ -67,7 +68,7 @@ fn the_largest_commands_fit_in_a_payload() {
         let is_internal = command.is_internal();
         let idempotency_key = (!is_internal).then(|| "i".repeat(IDEMPOTENCY_KEY_BYTES_MAX));
         let payload = Payload {
-            id: id(u64::MAX, u64::MAX, if is_internal { 0 } else { u64::MAX }),
+            id: id(u64::MAX, COUNTER_MAX, if is_internal { 0 } else { u64::MAX }),
             time: LogicalTime(COUNTER_MAX),
             write: Write { command, idempotency_key },
         };
@@ -185,9 +186,19 @@ fn payloads_that_are_cut_or_damaged_are_refused() {
         zero[at] = 0;
         assert_eq!(Payload::decode(&zero), Err(PayloadError::Header), "{at}");
     }
-    let mut late = good.clone();
-    late[24..32].copy_from_slice(&(COUNTER_MAX + 1).to_le_bytes());
-    assert_eq!(Payload::decode(&late), Err(PayloadError::Header));
+    // Start numbers and times that no snapshot may hold.
+    for field in [8..16, 24..32] {
+        for (number, is_good) in [(COUNTER_MAX, true), (COUNTER_MAX + 1, false), (u64::MAX, false)] {
+            let mut late = good.clone();
+            late[field.clone()].copy_from_slice(&number.to_le_bytes());
+            let decoded = Payload::decode(&late).map(drop);
+            assert_eq!(
+                decoded,
+                if is_good { Ok(()) } else { Err(PayloadError::Header) },
+                "{field:?} {number}"
+            );
+        }
+    }
     assert_eq!(Payload::decode(&[good.as_slice(), b"\xc0"].concat()), Err(PayloadError::TrailingBytes));
     for cut in 0..good.len() {
         assert!(Payload::decode(&good[..cut]).is_err(), "cut at {cut}");
@@ -302,7 +313,7 @@ fn command() -> impl Strategy<Value = Command> {
 prop_compose! {
     fn any_payload()(
         origin in 1u64..,
-        incarnation in 1u64..,
+        incarnation in 1..=COUNTER_MAX,
         seq in 1u64..,
         time in 0..=COUNTER_MAX,
         command in command(),
@@ -316,6 +327,11 @@ prop_compose! {
             write: Write { command, idempotency_key },
         }
     }
+}
+
+/// Numbers at the ends of what is accepted.
+fn edge() -> impl Strategy<Value = u64> {
+    prop_oneof![Just(0), Just(1), Just(COUNTER_MAX), Just(COUNTER_MAX + 1), Just(u64::MAX)]
 }
 
 proptest! {
@@ -354,6 +370,29 @@ proptest! {
         }
         if let Ok(payload) = Payload::decode(&bytes) {
             prop_assert_eq!(payload.write.check(), Ok(()));
+        }
+    }
+
+    /// D12: whatever is decoded can be applied, and the state that comes of it can be kept in a snapshot: also numbers that
+    /// no sound node uses.
+    #[test]
+    fn what_is_decoded_can_be_restored(
+        payloads in prop::collection::vec(any_payload(), 1..8),
+        numbers in prop::collection::vec(prop_oneof![edge(), any::<u64>()], 32),
+    ) {
+        let (mut store, mut numbers) = (Store::default(), numbers.into_iter());
+        for payload in payloads {
+            let mut bytes = payload.encode();
+            let fields = if payload.write.command.is_internal() { [0, 8, 24, 24] } else { [0, 8, 16, 24] };
+            for at in fields {
+                let number = numbers.next().expect("enough");
+                bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+            }
+            if let Ok(payload) = Payload::decode(&bytes) {
+                let _ = store.apply(store.applied_index().next(), payload);
+            }
+            let restored = Store::restore(&snapshot(&mut store));
+            prop_assert_eq!(restored.as_ref(), Ok(&store));
         }
     }
 

@@ -4,7 +4,7 @@ use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{Incarnation, Standing};
 use keva::storage::RecoveryReport;
 
-use crate::checks::Harm;
+use crate::checks::{Harm, place};
 use crate::env::Event;
 use crate::faults::{Death, Order};
 use crate::marks::Mark;
@@ -20,11 +20,49 @@ impl World {
         self.env.checks.on_harm(node, Harm::Wiped, &self.disks[node]);
         self.disks[node] = SimDisk::default();
         self.copies[node].clear();
+        self.recent[node] = None;
         (self.nodes[node].has_refused, self.nodes[node].rot) = (false, None);
+    }
+
+    /// Copies a disk now and then while its process runs.
+    pub(crate) fn keep_recent_copy(&mut self, node: usize) {
+        let is_due = self.env.plan.classes.has(Class::RollBack) && self.env.checks.atlas.is_sound(node);
+        if is_due && self.faults.rng(Class::RollBack).u32(..100) == 0 {
+            self.recent[node] = Some(self.disks[node].fork());
+        }
+    }
+
+    /// Puts a copy in a disk's place that was made since the last start.
+    pub(crate) fn maybe_set_back(&mut self) {
+        let Some(node) = self.set_back_due.filter(|_| !self.env.checks.is_calm) else { return };
+        let Some(copy) = &self.recent[node] else {
+            self.set_back_due = None;
+            return;
+        };
+        let rafts = self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.replica.raft()));
+        let known = rafts.flat_map(|raft| raft.peers()).filter(|(peer, _)| place(*peer) == node);
+        let matched = known.map(|(_, progress)| progress.match_index()).max().unwrap_or_default();
+        if !self.env.checks.may_set_back(node, copy, matched, &self.disks) {
+            return;
+        }
+        let copy = copy.fork();
+        self.set_back_due = None;
+        if self.nodes[node].process.is_some() {
+            self.die(node, Death::Kill);
+        }
+        self.env.trace(|| format!("node{}'s disk goes back to an earlier time of the same start", node + 1));
+        self.env.mark(Mark::DiskSetBack);
+        self.env.checks.on_harm(node, Harm::SetBack, &self.disks[node]);
+        self.disks[node] = copy;
+        self.nodes[node].rot = None;
     }
 
     /// Puts an older copy in a disk's place, one so old that all others will notice.
     pub(crate) fn roll_back(&mut self, node: usize) {
+        if self.recent[node].is_some() && self.faults.rng(Class::RollBack).bool() {
+            self.set_back_due = Some(node);
+            return;
+        }
         let Some(met) = self.env.checks.atlas.noticed_before(node) else { return };
         let copies = std::mem::take(&mut self.copies[node]);
         let old: Vec<&(Incarnation, SimDisk)> = copies.iter().filter(|copy| copy.0 <= met).collect();
@@ -95,6 +133,7 @@ impl World {
             self.env.mark(Mark::RefusedEmptied);
             self.wipe(node);
         }
+        self.recent[node] = None;
         self.wake_disk(node);
         let (host, disk) = (&mut self.nodes[node], &self.disks[node]);
         let keeps_copies = self.env.plan.classes.has(Class::RollBack) && self.env.checks.atlas.is_sound(node);

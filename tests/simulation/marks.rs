@@ -51,6 +51,8 @@ marks! {
     DiskRolledBack: "disk rolled back",
     RolledBackAdmitted: "rolled-back disk admitted",
     RolledBackNoticed: "rolled-back disk noticed",
+    DiskSetBack: "disk rolled back to a copy of the same start",
+    SetBackNoticed: "lost entries noticed by the leader",
     WriteRefusedFull: "write refused because the disk is full",
     RefusedNotReady: "request refused by a node that is not ready",
     FullTold: "peer told that its disk is full",

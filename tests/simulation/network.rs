@@ -467,12 +467,22 @@ impl Network {
 
     /// Any open connection between two nodes, for a fault.
     pub(crate) fn random_node_connection(&mut self) -> Option<Socket> {
+        self.random_connection(|_| true)
+    }
+
+    /// A connection between this node and another one.
+    pub(crate) fn random_connection_of(&mut self, node: usize) -> Option<Socket> {
+        self.random_connection(|hosts| hosts.contains(&node))
+    }
+
+    fn random_connection(&mut self, is_meant: impl Fn([usize; 2]) -> bool) -> Option<Socket> {
         let open: Vec<Socket> = (0..self.ends.len())
             .step_by(2)
+            .filter(|socket| self.ends[*socket].status == Status::Open)
             .filter(|socket| {
-                self.ends[*socket].status == Status::Open && self.ends[socket ^ 1].host < self.nodes
+                let hosts = [self.ends[*socket].host, self.ends[socket ^ 1].host];
+                hosts.iter().all(|host| *host < self.nodes) && is_meant(hosts)
             })
-            .filter(|socket| self.ends[*socket].host < self.nodes)
             .collect();
         if open.is_empty() { None } else { Some(open[self.rng.usize(..open.len())]) }
     }

@@ -145,6 +145,7 @@ impl Faults {
     pub(crate) fn after_turn(&mut self, env: &mut Env, nodes: &mut [Node], disks: &[SimDisk], node: usize) {
         if !env.checks.is_calm {
             self.maybe_end_lag(env, disks);
+            self.maybe_disturb_installation(env, nodes, node);
         }
         let role = nodes[node].process.as_ref().map(|process| process.replica.raft().role());
         let before = std::mem::replace(&mut self.storms.roles[node], role);
@@ -162,6 +163,25 @@ impl Faults {
                 self.hold_up_campaign(env, nodes, node);
             }
             _ => {}
+        }
+    }
+
+    /// A snapshot that comes in parts does so in a short time: few faults would hit it by chance.
+    fn maybe_disturb_installation(&mut self, env: &mut Env, nodes: &mut [Node], node: usize) {
+        let classes = env.plan.classes;
+        let Some(process) = &nodes[node].process else { return };
+        if !process.replica.raft().is_receiving_snapshot() {
+            return;
+        }
+        if classes.has(Class::Reset)
+            && self.rng(Class::Reset).u32(..4) == 0
+            && let Some(socket) = env.network.random_connection_of(node)
+        {
+            env.trace(|| format!("node{} loses a connection while it gets a snapshot", node + 1));
+            env.network.break_connection(socket);
+        }
+        if classes.has(Class::CrashPoint) && self.rng(Class::CrashPoint).u32(..16) == 0 {
+            nodes[node].die_at_send = Some(0);
         }
     }
 

@@ -254,6 +254,9 @@ impl Node {
             let process = self.process.as_ref().expect("as above");
             let raft = process.replica.raft();
             env.checks.on_send(index, envelope, raft.standing(), &disks[index]);
+            if envelope.message == Message::RolledBack && env.checks.atlas.on_accused(index, envelope.to) {
+                env.mark(Mark::SetBackNoticed);
+            }
             note_sent(env, index, envelope, raft, process.stop_by.is_some());
             let is_sent = self.parts().links.send(env, now, envelope);
             if is_sent {

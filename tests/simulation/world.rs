@@ -40,6 +40,10 @@ pub(crate) struct World {
     pub(crate) disks: Vec<SimDisk>,
     /// Of each disk: as it was before some start, and with which incarnation the process began.
     pub(crate) copies: Vec<Vec<(Incarnation, SimDisk)>>,
+    /// Of each disk: as it was at some time since the last start.
+    pub(crate) recent: Vec<Option<SimDisk>>,
+    /// Whose disk goes back to that as soon as nothing can be lost with it.
+    pub(crate) set_back_due: Option<usize>,
     pub(crate) users: Vec<User>,
     pub(crate) followers: Vec<Follower>,
     pub(crate) load: Load,
@@ -89,6 +93,8 @@ impl World {
             nodes: (0..plan.nodes).map(|node| Node::new(node, &plan)).collect(),
             disks: (0..plan.nodes).map(|_| SimDisk::default()).collect(),
             copies: vec![Vec::new(); plan.nodes],
+            recent: vec![None; plan.nodes],
+            set_back_due: None,
             users,
             followers,
             load: Load::new(&plan),
@@ -175,10 +181,12 @@ impl World {
             Some(Harm::Wiped) => self.env.mark(Mark::EmptiedAdmitted),
             Some(Harm::Repairing) => self.env.mark(Mark::DamageRepaired),
             Some(Harm::Renounced) => self.env.mark(Mark::RolledBackAdmitted),
-            Some(Harm::Rotten | Harm::RolledBack) | None => {}
+            Some(Harm::Rotten | Harm::RolledBack | Harm::SetBack) | None => {}
         }
         self.check_space(node);
         self.faults.after_turn(&mut self.env, &mut self.nodes, &self.disks, node);
+        self.keep_recent_copy(node);
+        self.maybe_set_back();
     }
 
     /// The disk never holds much more than the data.

@@ -280,7 +280,7 @@ mod tests {
                 ttl_ms: None,
             };
             let _ = self.store.apply(index, Payload { id, time: LogicalTime(0), write: command.into() });
-            self.history.push(self.store.take_changes());
+            self.history.push(self.store.take_changes().expect("without a bound"));
         }
 
         /// What a turn does when the system takes all that is sent, or nothing.

@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{GREETING_BYTES_MAX, GREETING_TEXT_BYTES_MAX};
+use crate::limits::{COUNTER_MAX, GREETING_BYTES_MAX, GREETING_TEXT_BYTES_MAX};
 use crate::raft::types::{Incarnation, Life, NodeId};
 
 /// The version of everything that follows the greeting. Nodes of different versions do not talk to one another.
@@ -171,7 +171,8 @@ impl Identity {
         if hello.from == self.node || !self.members.contains(&hello.from) {
             return Err(format!("{} is no other member of this node's cluster", hello.from));
         }
-        if hello.incarnation == Incarnation(0) || hello.version.len() > GREETING_TEXT_BYTES_MAX {
+        let is_start = (1..=COUNTER_MAX).contains(&hello.incarnation.0);
+        if !is_start || hello.version.len() > GREETING_TEXT_BYTES_MAX {
             return Err("the greeting has impossible values".into());
         }
         Ok(())
@@ -347,6 +348,7 @@ mod tests {
         refused(|hello| hello.from = NodeId(2), "no other member");
         refused(|hello| hello.members_digest = 12, "member lists");
         refused(|hello| hello.incarnation = Incarnation(0), "impossible");
+        refused(|hello| hello.incarnation = Incarnation(COUNTER_MAX + 1), "impossible");
     }
 
     #[test]

@@ -18,7 +18,9 @@ pub(crate) enum Harm {
     Wiped,
     /// An older copy of it was put in its place.
     RolledBack,
-    /// The same, and the node knows.
+    /// So it was, by a copy made during the last start: only a leader that knows what it had acknowledged notices.
+    SetBack,
+    /// An older copy was put in its place, and the node knows.
     Renounced,
 }
 
@@ -35,6 +37,8 @@ struct Disk {
     standing: Standing,
     /// Who the process says that it is.
     life: Option<Life>,
+    /// An older copy was once put in its place: somebody may still say so late.
+    ever_went_back: bool,
 }
 
 /// See the module's text.
@@ -96,8 +100,9 @@ impl Atlas {
     pub(crate) fn may_harm(&self, node: usize, views: &[DurableView]) -> bool {
         let is_good =
             |other: &usize| *other != node && self.is_whole(*other) && views[*other].last_index().0 > 0;
-        // A disk that was rolled back is not to be confused any more.
-        let is_free = !matches!(self.disks[node].harm, Some(Harm::RolledBack));
+        // A disk that was rolled back is not to be confused any more. As long as nobody knows of one, all others count.
+        let is_known = self.disks.iter().all(|disk| disk.harm != Some(Harm::SetBack));
+        let is_free = self.disks[node].harm != Some(Harm::RolledBack) && is_known;
         is_free && (0..self.disks.len()).filter(is_good).count() >= self.majority
     }
 
@@ -117,6 +122,7 @@ impl Atlas {
     pub(crate) fn set_harm(&mut self, node: usize, harm: Harm, view: DurableView) {
         let disk = &mut self.disks[node];
         disk.harm = Some(harm);
+        disk.ever_went_back |= matches!(harm, Harm::RolledBack | Harm::SetBack);
         if harm == Harm::Rotten {
             disk.before_rot = Some(view);
         } else {
@@ -155,19 +161,19 @@ impl Atlas {
         self.suspects.retain(|(observer, _)| *observer != node);
     }
 
-    /// A turn has ended. Says which harm is made good with it.
-    pub(crate) fn after_turn(&mut self, node: usize, standing: Standing) -> Option<Harm> {
+    /// A turn has ended. Says which harm is made good with it; `has_again`: all that the disk had is there, or was replaced.
+    pub(crate) fn after_turn(&mut self, node: usize, standing: Standing, has_again: bool) -> Option<Harm> {
         let disk = &mut self.disks[node];
         disk.standing = standing;
         let is_good = match disk.harm? {
             Harm::Rotten => false,
             Harm::Repairing | Harm::Wiped | Harm::Renounced => standing == Standing::Voter,
-            Harm::RolledBack => {
-                if standing != Standing::Voter {
-                    disk.harm = Some(Harm::Renounced);
-                }
+            Harm::RolledBack | Harm::SetBack if standing != Standing::Voter => {
+                disk.harm = Some(Harm::Renounced);
                 false
             }
+            Harm::RolledBack => false,
+            Harm::SetBack => has_again,
         };
         if !is_good {
             return None;
@@ -186,7 +192,7 @@ impl Atlas {
             Some(Harm::Wiped | Harm::RolledBack) => true,
             // When it has been started often enough since, nothing shows before it asks for admission.
             Some(Harm::Renounced) => went_back,
-            Some(Harm::Rotten | Harm::Repairing) | None => false,
+            Some(Harm::Rotten | Harm::Repairing | Harm::SetBack) | None => false,
         };
         if shows && disk.life == Some(life) {
             self.told.insert((observer, peer), disk.epoch);
@@ -200,6 +206,17 @@ impl Atlas {
     /// One of these nodes that does not trust the votes of another one, and that one.
     pub(crate) fn suspicion(&self, among: &[usize]) -> Option<(usize, usize)> {
         self.suspects.iter().copied().find(|(node, suspect)| among.contains(node) && among.contains(suspect))
+    }
+
+    /// A node's process tells a peer that its disk went back: only one whose disk did is told so. Says whether that is news.
+    pub(crate) fn on_accused(&mut self, observer: usize, peer: NodeId) -> bool {
+        let peer = place(peer);
+        let disk = &self.disks[peer];
+        assert!(disk.ever_went_back, "node {observer} says that the disk of node {peer} went back in time");
+        if matches!(disk.harm, Some(Harm::SetBack | Harm::Renounced)) {
+            self.told.insert((observer, peer), disk.epoch);
+        }
+        self.suspects.insert((observer, peer))
     }
 
     /// A node's process hears that a peer knows of its older disk.

@@ -11,6 +11,6 @@ mod safety;
 mod snapshots;
 pub(crate) mod stream;
 
-pub(crate) use atlas::Harm;
+pub(crate) use atlas::{Harm, place};
 pub(crate) use record::Record;
 pub(crate) use safety::Checks;

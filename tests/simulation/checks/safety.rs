@@ -339,12 +339,38 @@ impl Checks {
         self.record.len() > 0 && self.atlas.may_harm(node, &self.durable)
     }
 
+    /// Whether a copy that was made during the last start may be put in the place of a disk. A leader knows of an entry
+    /// that the copy lacks, up to `matched`, and no promise is lost with it: the vote is the same, and all others have
+    /// everything that the node had acknowledged.
+    pub(crate) fn may_set_back(
+        &mut self,
+        node: usize,
+        copy: &SimDisk,
+        matched: Index,
+        disks: &[SimDisk],
+    ) -> bool {
+        if !self.may_harm(node, disks) || !self.atlas.is_sound(node) {
+            return false;
+        }
+        let mut old = DurableView::default();
+        old.refresh(copy);
+        let view = &self.durable[node];
+        let last = view.last_index();
+        let is_covered = view.snapshot.index >= last;
+        let term = if is_covered { Some(view.snapshot.term) } else { view.entry(last).map(|entry| entry.0) };
+        let Some(last) = term.map(|term| EntryId::new(term, last)) else { return false };
+        let keeps_vote = (old.term, old.vote, old.standing) == (view.term, view.vote, view.standing);
+        let mut others = (0..self.durable.len()).filter(|other| *other != node);
+        let have_all = others.all(|other| self.atlas.is_whole(other) && self.durable[other].has(last));
+        keeps_vote && have_all && old.standing == Standing::Voter && old.last_index() < matched
+    }
+
     /// A disk is harmed in a way that need not be noticed when its process starts.
     pub(crate) fn on_harm(&mut self, node: usize, harm: Harm, disk: &SimDisk) {
         self.durable[node].refresh(disk);
         let view = match harm {
             Harm::Rotten => self.durable[node].clone(),
-            Harm::Repairing | Harm::Wiped | Harm::RolledBack | Harm::Renounced => self.forget(node),
+            _ => self.forget(node),
         };
         self.atlas.set_harm(node, harm, view);
     }
@@ -512,7 +538,7 @@ impl Checks {
         disk: &SimDisk,
     ) -> Option<Harm> {
         if self.atlas.is_sound(node) {
-            return self.atlas.after_turn(node, replica.raft().standing());
+            return self.atlas.after_turn(node, replica.raft().standing(), true);
         }
         let view = &mut self.durable[node];
         view.refresh(disk);
@@ -521,7 +547,10 @@ impl Checks {
         let had = |id: &EntryId| self.atlas.lost(node).any(|lost| lost.has(*id));
         let lost = ids.rev().find(had).unwrap_or_default();
         let has_again = lost.index == Index(0) || view.has(lost);
-        let harm = self.atlas.after_turn(node, replica.raft().standing())?;
+        let last = self.atlas.lost(node).map(DurableView::last_index).max().unwrap_or_default();
+        let is_past = last.0 <= self.record.len()
+            && (last.0 == 0 || view.has(EntryId::new(self.record.get(last.0).term, last)));
+        let harm = self.atlas.after_turn(node, replica.raft().standing(), has_again && is_past)?;
         assert!(has_again, "node {node} votes again, and has not got back the committed entry {lost}");
         Some(harm)
     }
