@@ -217,16 +217,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::kv::command::{Command, Condition};
-    use crate::kv::payload::Payload;
-    use crate::kv::session::WriteId;
     use crate::net::api::Render;
     use crate::net::api::follow::Follow;
     use crate::net::event_loop::clients::Waiting;
     use crate::net::watch::{Filter, Format, Hub, Outlets};
-    use crate::raft::types::{Incarnation, Index, NodeId};
-    use crate::replica::io::{History, Store};
-    use crate::util::time::LogicalTime;
+    use crate::raft::types::Index;
+    use crate::replica::io::{Change, ChangeKind, History, Item, Store};
 
     const NOW: Millis = Millis(1_000);
     const TICKET: Ticket = Ticket(7);
@@ -270,17 +266,11 @@ mod tests {
 
     impl World {
         fn put(&mut self, bytes: usize) {
-            let index = self.store.applied_index().next();
-            let id = WriteId { origin: NodeId(1), incarnation: Incarnation(1), seq: index.0 };
-            let command = Command::Put {
-                key: "k".into(),
-                value: vec![b'x'; bytes],
-                content_type: None,
-                condition: Condition::default(),
-                ttl_ms: None,
-            };
-            let _ = self.store.apply(index, Payload { id, time: LogicalTime(0), write: command.into() });
-            self.history.push(self.store.take_changes().expect("without a bound"));
+            let revision = self.store.applied_index().next();
+            let value = vec![b'x'; bytes].into();
+            let kind = ChangeKind::Put(Item { value, content_type: None, revision, expires_at: None });
+            self.store.pass(revision);
+            self.history.push(vec![Change { revision, key: "k".into(), kind, is_last: true }]);
         }
 
         /// What a turn does when the system takes all that is sent, or nothing.
