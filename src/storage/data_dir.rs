@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::raft::storage::StorageError;
 use crate::storage::directory::{Directory, io_error};
+use crate::storage::identity::IDENTITY_NAME;
 use crate::storage::region::{CHUNK_BYTES, MappedFile};
 use crate::storage::spare::is_full;
 
@@ -74,19 +75,31 @@ impl DataDir {
     }
 }
 
-/// Makes the directory with those above it, and makes the names of all that are new durable.
+/// Makes the directory with those above it, and makes the names of all that may be new durable.
 fn make_directory(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> =
-        path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.is_dir()).collect();
-    if missing.is_empty() {
-        return Ok(());
+    let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.is_dir();
+    let missing = path.ancestors().take_while(is_missing).count();
+    if missing > 0 {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+    for (number, parent) in unsettled_parents(path).into_iter().enumerate() {
+        match File::open(parent).and_then(|parent| parent.sync_all()) {
+            // One that was there and may not be read: whoever made it has seen to it.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && number >= missing => {}
+            result => result?,
+        }
     }
     Ok(())
+}
+
+/// The directories with names on the way to `path` that are perhaps not durable, from below: until the first start is
+/// through, it may have been cut short right after it had made them.
+fn unsettled_parents(path: &Path) -> Vec<&Path> {
+    if path.join(IDENTITY_NAME).exists() {
+        return Vec::new();
+    }
+    let parents = path.ancestors().skip(1);
+    parents.map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent }).collect()
 }
 
 fn lock(directory: &Path) -> Result<File, StorageError> {
@@ -218,5 +231,27 @@ impl Directory for DataDir {
 
     fn sync(&mut self) -> io::Result<()> {
         self.handle.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// F4: a first start that was cut short before the names above it were durable is made up for by the next one.
+    #[test]
+    fn parents_are_synced_until_the_first_start_is_through() {
+        assert_eq!(unsettled_parents(Path::new("/srv/keva/a")), ["/srv/keva", "/srv", "/"].map(Path::new));
+        assert_eq!(unsettled_parents(Path::new("keva/a")), ["keva", "."].map(Path::new));
+        let scratch = tempfile::tempdir().expect("there is space");
+        let path = scratch.path().join("made/on/demand");
+        make_directory(&path).expect("it can be made");
+        assert_eq!(
+            unsettled_parents(&path)[..2],
+            [path.join(".."), path.join("../..")].map(|p| p.canonicalize().expect("it is there"))
+        );
+        make_directory(&path).expect("it is there");
+        fs::write(path.join(IDENTITY_NAME), "whoever").expect("there is space");
+        assert!(unsettled_parents(&path).is_empty());
     }
 }
