@@ -3,10 +3,16 @@
 //! Bounds are in the unit that ends the name: `BYTES`, `MS` (milliseconds) or a count. Settings that users may change
 //! live in `config`; their defaults and ranges are here.
 
+// ---- what every node must agree on ----------------------------------------------------------------------------------
+//
+// These decide what comes of a command that is in the log already, or whether it and the snapshots of what comes of it can be
+// read at all. Two nodes with different values would have different data after the same log, or one of them would stop at
+// an entry that the others take. Whoever changes one makes a new version of the payloads (`kv::payload`), and as far as it
+// bounds what a snapshot holds, of the snapshots (`kv::snapshot`); nodes with the old version go on with the old value. A
+// test beside the payloads' version holds the values.
+
 /// Longest key, in bytes of UTF-8.
 pub const KEY_BYTES_MAX: usize = 1024;
-/// Longest value unless the configuration says otherwise.
-pub const VALUE_BYTES_DEFAULT: usize = 1 << 20;
 /// Longest value that can be configured.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// Longest content type that is kept with a value.
@@ -27,6 +33,23 @@ pub const IDEMPOTENT_OUTCOME_BYTES_MAX: usize = 1 << 20;
 pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Keys that one entry expires. More go into the next entry.
 pub const EXPIRIES_MAX: usize = 256;
+/// Most operations of a transaction, those of `then` and `else` together; and most conditions.
+pub const TRANSACTION_OPERATIONS_MAX: usize = 1000;
+/// Bytes of values that the reads of one transaction may give.
+pub const TRANSACTION_READ_BYTES_MAX: usize = 16 << 20;
+/// What a command adds to its key, value and content type: numbers, names, conditions, the idempotency key.
+pub const COMMAND_OVERHEAD_BYTES_MAX: usize = 1024;
+/// Longest payload of a log entry.
+pub const PAYLOAD_BYTES_MAX: usize =
+    VALUE_BYTES_MAX + KEY_BYTES_MAX + CONTENT_TYPE_BYTES_MAX + COMMAND_OVERHEAD_BYTES_MAX;
+/// Largest term, index, start counter or file number that is believed when it is read from a disk or a link. No node
+/// ever gets there; with larger ones the next number could not be written down.
+pub const COUNTER_MAX: u64 = u64::MAX >> 1;
+
+// ---- what each node decides for itself ------------------------------------------------------------------------------
+
+/// Longest value unless the configuration says otherwise.
+pub const VALUE_BYTES_DEFAULT: usize = 1 << 20;
 /// Such entries that are proposed before the first of them is applied.
 pub const EXPIRIES_IN_FLIGHT_MAX: usize = 16;
 /// While keys have a time to live, the log holds the time at least this often, so that a cluster that was stopped knows
@@ -34,12 +57,8 @@ pub const EXPIRIES_IN_FLIGHT_MAX: usize = 16;
 pub const TIME_CHECKPOINT_MS: u64 = 60_000;
 /// A leader that finds no room for an entry of its own tries again after this time.
 pub const UPKEEP_PAUSE_MS: u64 = 100;
-/// Most operations of a transaction, those of `then` and `else` together; and most conditions.
-pub const TRANSACTION_OPERATIONS_MAX: usize = 1000;
 /// A transaction's JSON may be as long as the longest value, and this long in any case.
 pub const TRANSACTION_BODY_BYTES_MIN: usize = 1 << 20;
-/// Bytes of values that the reads of one transaction may give.
-pub const TRANSACTION_READ_BYTES_MAX: usize = 16 << 20;
 /// Keys in one page of a listing unless the request says otherwise.
 pub const PAGE_KEYS_DEFAULT: usize = 1000;
 /// Most keys in one page of a listing that can be asked for.
@@ -52,15 +71,6 @@ pub const HISTORY_BYTES_DEFAULT: usize = 8 << 20;
 pub const HISTORY_BYTES_MIN: usize = 64 << 10;
 /// Largest value that can be configured.
 pub const HISTORY_BYTES_MAX: usize = 1 << 30;
-/// What a command adds to its key, value and content type: numbers, names, conditions, the idempotency key.
-pub const COMMAND_OVERHEAD_BYTES_MAX: usize = 1024;
-/// Longest payload of a log entry.
-pub const PAYLOAD_BYTES_MAX: usize =
-    VALUE_BYTES_MAX + KEY_BYTES_MAX + CONTENT_TYPE_BYTES_MAX + COMMAND_OVERHEAD_BYTES_MAX;
-
-/// Largest term, index, start counter or file number that is believed when it is read from a disk or a link. No node
-/// ever gets there; with larger ones the next number could not be written down.
-pub const COUNTER_MAX: u64 = u64::MAX >> 1;
 
 /// Most nodes in one cluster.
 pub const NODES_MAX: usize = 9;

@@ -231,8 +231,9 @@ impl fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {}
 
-/// What an operation or requirement may add to its key, type and value when it is written down.
-const OPERATION_OVERHEAD_BYTES: usize = 64;
+/// What an operation or requirement may add to its key, type and value when it is written down. Every node must agree on it:
+/// see `limits`.
+pub(super) const OPERATION_OVERHEAD_BYTES: usize = 64;
 
 impl Write {
     /// Checks every rule that the types do not express. Only a write that passes may be proposed.

@@ -25,6 +25,8 @@ use crate::util::time::LogicalTime;
 const HEADER_BYTES: usize = 34;
 const TIME: std::ops::Range<usize> = 24..32;
 
+/// How the command is written, what is accepted as one, and what comes of it with the limits that every node must agree on:
+/// see `limits`.
 const VERSION: u8 = 1;
 
 /// Why bytes are no payload that this node understands.
@@ -170,4 +172,35 @@ fn decode_header(payload: &[u8]) -> Result<Header<'_>, PayloadError> {
     };
     let key = std::str::from_utf8(key).map_err(|_| PayloadError::Header)?;
     Ok((id, time, (!key.is_empty()).then(|| key.to_owned()), body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::command::OPERATION_OVERHEAD_BYTES;
+    use crate::kv::snapshot;
+    use crate::limits::{
+        COMMAND_OVERHEAD_BYTES_MAX, CONDITION_REVISIONS_MAX, CONTENT_TYPE_BYTES_MAX, EXPIRIES_MAX,
+        IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_MS_MIN, IDEMPOTENCY_RECORDS_MAX,
+        IDEMPOTENT_OUTCOME_BYTES_MAX, KEY_BYTES_MAX, TRANSACTION_OPERATIONS_MAX, TRANSACTION_READ_BYTES_MAX,
+        TTL_MS_MAX, VALUE_BYTES_MAX,
+    };
+
+    /// Another number here makes this node do something else with an entry than nodes that have the old one: it takes
+    /// new versions, and nodes that know both.
+    #[test]
+    fn these_limits_belong_to_the_versions() {
+        assert_eq!((VERSION, snapshot::VERSION), (1, 1));
+        let lengths = [KEY_BYTES_MAX, VALUE_BYTES_MAX, CONTENT_TYPE_BYTES_MAX];
+        assert_eq!(lengths, [1_024, 16_777_216, 256]);
+        let payload = [COMMAND_OVERHEAD_BYTES_MAX, PAYLOAD_BYTES_MAX, OPERATION_OVERHEAD_BYTES];
+        assert_eq!(payload, [1_024, 16_779_520, 64]);
+        assert_eq!([CONDITION_REVISIONS_MAX, TRANSACTION_OPERATIONS_MAX, EXPIRIES_MAX], [16, 1_000, 256]);
+        assert_eq!(TRANSACTION_READ_BYTES_MAX, 16_777_216);
+        let remembered = [IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENT_OUTCOME_BYTES_MAX];
+        assert_eq!(remembered, [64, 1_048_576]);
+        assert_eq!([IDEMPOTENCY_RECORDS_MAX, IDEMPOTENCY_BYTES_MAX], [65_536, 16_777_216]);
+        assert_eq!([TTL_MS_MAX, IDEMPOTENCY_MS_MIN], [315_360_000_000, 600_000]);
+        assert_eq!(COUNTER_MAX, 9_223_372_036_854_775_807);
+    }
 }

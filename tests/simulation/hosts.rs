@@ -1,5 +1,6 @@
 //! How processes begin and end, and what happens to their disks in between.
 
+use keva::raft::raft::Raft;
 use keva::raft::storage::{Storage, StorageError};
 use keva::raft::types::{Incarnation, Standing};
 use keva::storage::RecoveryReport;
@@ -40,7 +41,7 @@ impl World {
             return;
         };
         let rafts = self.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.replica.raft()));
-        let known = rafts.flat_map(|raft| raft.peers()).filter(|(peer, _)| place(*peer) == node);
+        let known = rafts.flat_map(Raft::peers).filter(|(peer, _)| place(*peer) == node);
         let matched = known.map(|(_, progress)| progress.match_index()).max().unwrap_or_default();
         if !self.env.checks.may_set_back(node, copy, matched, &self.disks) {
             return;
