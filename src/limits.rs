@@ -28,7 +28,7 @@ pub const IDEMPOTENCY_RECORDS_MAX: usize = 64 << 10;
 /// Bytes of all outcomes that are remembered. Beyond it the oldest is forgotten.
 pub const IDEMPOTENCY_BYTES_MAX: usize = 16 << 20;
 /// Longest outcome that is remembered, in bytes. A transaction with an idempotency key that would read more is refused.
-pub const IDEMPOTENT_OUTCOME_BYTES_MAX: usize = 1 << 20;
+pub const IDEMPOTENT_OUTCOME_BYTES_MAX: usize = 2 << 20;
 /// Longest life that a write can give its key, in milliseconds: ten years.
 pub const TTL_MS_MAX: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// Keys that one entry expires. More go into the next entry.

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!([CONDITION_REVISIONS_MAX, TRANSACTION_OPERATIONS_MAX, EXPIRIES_MAX], [16, 1_000, 256]);
         assert_eq!(TRANSACTION_READ_BYTES_MAX, 16_777_216);
         let remembered = [IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENT_OUTCOME_BYTES_MAX];
-        assert_eq!(remembered, [64, 1_048_576]);
+        assert_eq!(remembered, [64, 2_097_152]);
         assert_eq!([IDEMPOTENCY_RECORDS_MAX, IDEMPOTENCY_BYTES_MAX], [65_536, 16_777_216]);
         assert_eq!([TTL_MS_MAX, IDEMPOTENCY_MS_MIN], [315_360_000_000, 600_000]);
         assert_eq!(COUNTER_MAX, 9_223_372_036_854_775_807);

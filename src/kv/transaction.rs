@@ -8,7 +8,9 @@ use crate::kv::command::{Operation, Requirement, Transaction};
 use crate::kv::counter::sum;
 use crate::kv::items::{Item, Items};
 use crate::kv::outcome::{Applied, OperationResult, Refusal, TransactionResult};
-use crate::limits::{IDEMPOTENT_OUTCOME_BYTES_MAX, TRANSACTION_READ_BYTES_MAX};
+use crate::limits::{
+    IDEMPOTENT_OUTCOME_BYTES_MAX, KEY_BYTES_MAX, TRANSACTION_OPERATIONS_MAX, TRANSACTION_READ_BYTES_MAX,
+};
 use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::LogicalTime;
@@ -143,3 +145,9 @@ fn holds(requirement: &Requirement, current: Option<&Item>) -> bool {
         Requirement::Value(value) => current.is_some_and(|item| *item.value == **value),
     }
 }
+
+// Only what is read can make an outcome too long: the keys alone never do.
+const _: () = assert!(
+    TRANSACTION_OPERATIONS_MAX * (KEY_BYTES_MAX + RESULT_OVERHEAD_BYTES) + RESULT_OVERHEAD_BYTES
+        <= IDEMPOTENT_OUTCOME_BYTES_MAX
+);

@@ -341,7 +341,7 @@ fn broken_records_are_refused() {
     let length = "has an impossible length";
     assert_eq!(rule(first + 24, &[0]), (1, length));
     assert_eq!(rule(first + 24, &[65]), (1, length));
-    assert_eq!(rule(first + 25, &((1u32 << 20) + 1).to_le_bytes()), (1, length));
+    assert_eq!(rule(first + 25, &((2u32 << 20) + 1).to_le_bytes()), (1, length));
     assert_eq!(rule(first + RECORD_HEADER_BYTES, &[0xff]), (1, "has a key that is no text"));
     assert_eq!(rule(second + RECORD_HEADER_BYTES, b"ab"), (2, "has the key of another one"));
     let outcome = "has no outcome that is remembered";

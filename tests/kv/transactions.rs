@@ -186,7 +186,9 @@ fn remembered_outcomes_have_a_bound() {
     // The longest that is accepted: the outcome is written down all the same.
     let mut count = 0;
     for operations in 950..=1000 {
-        let command = when(vec![], vec![op_get(&long); operations]);
+        let mut reads = vec![op_get("k")];
+        reads.extend(vec![op_get(&long); operations - 1]);
+        let command = when(vec![], reads);
         let outcome = state.run_once(0, &format!("n{operations}"), command.clone());
         if outcome == too_long {
             break;
@@ -198,6 +200,9 @@ fn remembered_outcomes_have_a_bound() {
         assert_eq!(again, Applied::Repeated { revision, first });
     }
     assert!((970..1000).contains(&count), "{count}");
+    // The longest keys alone are not too long.
+    let puts = (0..1000).map(|n| op_put(&format!("{n:01024}"), "1")).collect();
+    assert_eq!(results(state.run_once(0, "puts", when(vec![], puts))).len(), 1000);
 }
 
 /// A life that a transaction gives begins with its entry.
