@@ -142,8 +142,13 @@ fn the_last_event_is_the_last_whole_one() {
     assert_eq!(printed.len(), last + 1, "{}", String::from_utf8_lossy(&output.stderr));
     for (size, printed) in printed.iter().enumerate() {
         let whole = events[..size].rfind("\n\n").map_or("", |end| &events[..end]);
-        let ids = whole.lines().filter_map(|line| line.strip_prefix("id: "));
-        assert_eq!(*printed, ids.last().unwrap_or_default(), "cut after {size} bytes: {:?}", &events[..size]);
+        let mut ids = whole.lines().filter_map(|line| line.strip_prefix("id: "));
+        assert_eq!(
+            *printed,
+            ids.next_back().unwrap_or_default(),
+            "cut after {size} bytes: {:?}",
+            &events[..size]
+        );
     }
 }
 
