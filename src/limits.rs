@@ -258,8 +258,8 @@ pub const SNAPSHOT_IN_FLIGHT_BYTES_MAX: u64 = 4 * SNAPSHOT_CHUNK_BYTES as u64;
 /// A peer that refuses the leader's snapshot is asked again after one heartbeat; the number of heartbeats doubles this
 /// many times.
 pub const SNAPSHOT_REFUSAL_DOUBLINGS_MAX: u32 = 4;
-/// Bytes of a snapshot that are written between two syncs: a longer sync would delay heartbeats.
-pub const SNAPSHOT_SYNC_BYTES: usize = 1 << 20;
+/// Bytes of a snapshot that are written between two syncs: what is promised to clients waits for a longer one.
+pub const SNAPSHOT_SYNC_BYTES: usize = 256 << 10;
 /// Bytes of the snapshot in the making that are written or read back in one turn when nothing else is to do.
 pub const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
 /// While the log grows, at least this many bytes of the snapshot in the making are written per byte of the log, so
@@ -392,6 +392,8 @@ const _: () = assert!(
     "two roomy snapshots, the log and its growth while another one is made: three times the data"
 );
 const _: () = assert!(SNAPSHOT_CHUNK_BYTES <= PAYLOAD_BYTES_MAX, "a chunk travels like a forwarded payload");
+const _: () = assert!(SNAPSHOT_SLICE_BYTES <= SNAPSHOT_SYNC_BYTES, "a slice costs one sync at most");
+const _: () = assert!(SNAPSHOT_DAMAGE_DOUBLINGS_MAX < u32::BITS, "the pause after damage must be a number");
 const _: () =
     assert!(SNAPSHOT_REFUSAL_DOUBLINGS_MAX < u32::BITS, "the pause after refusals must be a number");
 const _: () = assert!(

@@ -3,8 +3,8 @@
 
 mod support;
 
-use keva::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SYNC_BYTES};
-use keva::raft::storage::{Storage, StorageError};
+use keva::limits::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SLICE_BYTES, SNAPSHOT_SYNC_BYTES};
+use keva::raft::storage::{SnapshotProgress, Storage, StorageError};
 use keva::raft::types::{EntryId, HardState, Index, Term};
 use keva::storage::SpareProgress;
 use keva::util::rng::Rng;
@@ -223,30 +223,75 @@ fn a_full_disk() {
 fn many_chunks() {
     let disk = SimDisk::default();
     let mut storage = with_entries(&disk, 2);
-    let all = content(SNAPSHOT_SYNC_BYTES + 3 * SNAPSHOT_CHUNK_BYTES + 77, 8);
+    let all = content(2 * SNAPSHOT_SYNC_BYTES + 3 * SNAPSHOT_CHUNK_BYTES + 77, 8);
     assert!(storage.begin_snapshot(id(1, 2), all.len() as u64).unwrap());
     let syncs = disk.syncs();
     for part in all.chunks(100_003) {
         storage.append_snapshot(part).unwrap();
     }
-    assert_eq!(disk.syncs() - syncs, 1, "one sync per mebibyte");
+    assert_eq!(disk.syncs() - syncs, (all.len() / SNAPSHOT_SYNC_BYTES) as u64, "no sync has more to write");
     let mut slices = 0;
     loop {
         slices += 1;
         match storage.finish_snapshot(None, 1).unwrap() {
-            keva::raft::storage::SnapshotProgress::More => assert!(storage.snapshot().is_none()),
-            keva::raft::storage::SnapshotProgress::Done(meta) => {
+            SnapshotProgress::More => assert!(storage.snapshot().is_none()),
+            SnapshotProgress::Done(meta) => {
                 assert_eq!((meta.last, meta.bytes), (id(1, 2), all.len() as u64));
                 break;
             }
-            keva::raft::storage::SnapshotProgress::Damaged => panic!("nothing is damaged"),
+            SnapshotProgress::Damaged => panic!("nothing is damaged"),
         }
     }
-    assert!(slices >= 4, "the read-back comes in slices");
+    assert_eq!(slices, 3, "the table, the header and the name");
     assert_eq!(snapshot_contents(&storage), Some((id(1, 2), all.clone())));
     drop(storage);
     disk.crash_losing_all();
     assert_eq!(snapshot_contents(&must_open(&disk, 2)), Some((id(1, 2), all)));
+}
+
+/// D17: no step on the way of a node's own snapshot, small or large, takes more than one sync, nor does one of putting away
+/// what it takes the place of.
+#[test]
+fn a_step_takes_one_sync() {
+    let disk = SimDisk::default();
+    let mut storage = with_entries(&disk, 40);
+    while storage.is_dirty() {
+        storage.sync().unwrap();
+    }
+    let mut most = 0;
+    for (number, len) in
+        [700_000, 100, 3 * SNAPSHOT_SLICE_BYTES, 1, 5_000_000, 300_000].into_iter().enumerate()
+    {
+        let (last, all) = (id(1, 5 * number as u64 + 3), content(len, number as u64));
+        let before = disk.syncs();
+        let mut syncs = before;
+        let mut check = |what: &str| {
+            assert!(disk.syncs() - syncs <= 1, "{} syncs in one step, {what} {len}", disk.syncs() - syncs);
+            syncs = disk.syncs();
+        };
+        while !storage.prepare_snapshot(len as u64).unwrap() {
+            check("preparing");
+        }
+        assert!(storage.begin_snapshot(last, len as u64).unwrap());
+        check("beginning");
+        let first = all.len().min(77_777);
+        storage.append_snapshot(&all[..first]).unwrap();
+        for part in all[first..].chunks(SNAPSHOT_SLICE_BYTES) {
+            storage.append_snapshot(part).unwrap();
+            check("writing");
+        }
+        while storage.finish_snapshot(None, SNAPSHOT_SLICE_BYTES).unwrap() == SnapshotProgress::More {
+            check("finishing");
+        }
+        check("naming");
+        // Some of it is left to the next one.
+        while number % 2 == 0 && storage.clean_up().unwrap() {
+            check("cleaning up");
+        }
+        assert_eq!(snapshot_contents(&storage), Some((last, all)));
+        most = most.max(disk.syncs() - before);
+    }
+    assert!(most > 20, "the syncs of the large one are among them");
 }
 
 /// D5: what the disk got wrong is found before anything relies on it, and nothing but the draft is lost.
@@ -259,16 +304,13 @@ fn a_draft_is_read_back() {
         take_snapshot(&mut storage, id(1, 3), b"before", false).unwrap();
         let names = disk.names();
         assert!(storage.begin_snapshot(id(1, 12), all.len() as u64).unwrap());
-        storage.append_snapshot(&all[..SNAPSHOT_CHUNK_BYTES]).unwrap();
-        if place < SNAPSHOT_CHUNK_BYTES {
-            disk.flip("snapshot.tmp", place, 1);
-        }
-        storage.append_snapshot(&all[SNAPSHOT_CHUNK_BYTES..]).unwrap();
-        if place > SNAPSHOT_CHUNK_BYTES {
-            disk.flip("snapshot.tmp", place, 1);
-        }
+        // What is there in whole chunks is read back at once.
+        let (first, rest) = all.split_at(place + 100);
+        storage.append_snapshot(first).unwrap();
+        disk.flip("snapshot.tmp", place, 1);
+        storage.append_snapshot(rest).unwrap();
         let progress = storage.finish_snapshot(None, usize::MAX).unwrap();
-        assert_eq!(progress, keva::raft::storage::SnapshotProgress::Damaged, "byte {place}");
+        assert_eq!(progress, SnapshotProgress::Damaged, "byte {place}");
         assert!(storage.snapshot_draft().is_none());
         assert_eq!(snapshot_contents(&storage), Some((id(1, 3), b"before".to_vec())));
         // The file with the bad part waits for the next draft to have another one.

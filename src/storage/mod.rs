@@ -24,7 +24,7 @@
 //! | `damaged-<number>-*` | segments and snapshots that were set aside because of damage |
 //! | `spare.tmp`, `spare-2.tmp` | space for the next segments; one of them is the reserve for when the disk is full |
 //! | `used-<number>.tmp` | a former segment, kept to be the file of another one |
-//! | `removed.tmp` | a former snapshot that is about to be removed |
+//! | `removed.tmp` | a former snapshot that is about to be removed, or a draft that the disk has spoilt |
 //! | other `*.tmp` | files that are not whole yet |
 //!
 //! How it holds together:

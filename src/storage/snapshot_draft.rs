@@ -1,5 +1,5 @@
-//! A snapshot in the making: written from front to back, made durable every mebibyte or so, and read back from the disk
-//! behind that, so that neither a part nor the end of it takes long.
+//! A snapshot in the making: written from front to back, made durable piece by piece, and read back from the disk behind
+//! that, so that neither a part nor the end of it takes long. No step takes more than one sync.
 
 use std::io;
 
@@ -93,11 +93,15 @@ impl<R: Region> Draft<R> {
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let room = self.bytes - self.written;
         assert!(bytes.len() as u64 <= room, "{} bytes for a draft with room for {room}", bytes.len());
-        for part in bytes.chunks(SNAPSHOT_SYNC_BYTES) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let unsynced = usize::try_from(self.written - self.synced).expect("at most what one sync takes");
+            let (part, behind) = rest.split_at(rest.len().min(SNAPSHOT_SYNC_BYTES - unsynced));
             self.region.write_at(content_offset(self.written), part)?;
             self.note_crcs(part);
             self.written += part.len() as u64;
-            if self.written - self.synced >= SNAPSHOT_SYNC_BYTES as u64 {
+            rest = behind;
+            if self.written - self.synced == SNAPSHOT_SYNC_BYTES as u64 {
                 self.sync()?;
             }
         }
@@ -172,6 +176,9 @@ impl<R: Region> Draft<R> {
             self.region.write_at(place, &table)?;
             self.sync()?;
             self.table_written = true;
+            if budget < usize::MAX {
+                return Ok(DraftCheck::More);
+            }
         }
         self.verify(budget)?;
         if self.damaged {
