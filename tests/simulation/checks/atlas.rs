@@ -216,7 +216,8 @@ impl Atlas {
         if matches!(disk.harm, Some(Harm::SetBack | Harm::Renounced)) {
             self.told.insert((observer, peer), disk.epoch);
         }
-        self.suspects.insert((observer, peer))
+        // One that knows may be told once more, in the same turn in which its answer is taken.
+        disk.harm == Some(Harm::SetBack) && self.suspects.insert((observer, peer))
     }
 
     /// A node's process hears that a peer knows of its older disk.
