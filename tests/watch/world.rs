@@ -83,6 +83,8 @@ impl Truth {
 pub(crate) struct Pipe {
     pub(crate) unsent: Vec<u8>,
     pub(crate) is_open: bool,
+    /// The hub is told when there is room.
+    pub(crate) is_full: bool,
     pub(crate) is_closed: bool,
     pub(crate) events: usize,
 }
@@ -101,6 +103,7 @@ impl Outlets<u64> for Pipes {
         let before = pipe.unsent.len();
         pipe.unsent.extend_from_slice(event);
         pipe.events += 1;
+        pipe.is_full = true;
         assert!(before == 0 || pipe.unsent.len() <= WATCH_BUFFER_BYTES_MAX, "I10: the buffer is bounded");
     }
 
@@ -192,7 +195,7 @@ impl World {
 
     pub(crate) fn watch(&mut self, filter: Filter, reader: &mut Reader) -> u64 {
         let id = self.new_id();
-        self.pipes.0.insert(id, Pipe { is_open: true, ..Pipe::default() });
+        self.pipes.0.insert(id, Pipe { is_open: true, is_full: true, ..Pipe::default() });
         let applied = self.store.applied_index();
         let since = reader.resume.map(Index);
         let is_kept = since.is_none_or(|since| since.0 > 0 && self.history.number_after(since).is_some());
@@ -213,7 +216,9 @@ impl World {
         let pipe = self.pipes.0.get_mut(&id).expect("a pipe");
         let count = count.min(pipe.unsent.len());
         let bytes: Vec<u8> = pipe.unsent.drain(..count).collect();
-        if pipe.is_open && pipe.unsent.len() <= WATCH_BUFFER_BYTES_MAX / 2 {
+        // As in `keva::net::event_loop`.
+        if pipe.is_open && pipe.is_full && pipe.unsent.len() <= WATCH_BUFFER_BYTES_MAX / 2 {
+            pipe.is_full = !pipe.unsent.is_empty();
             self.hub.drained(id);
         }
         reader.read(&bytes, &self.truth);
