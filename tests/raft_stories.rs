@@ -38,7 +38,7 @@
 //! | B8 | committed_entries_are_never_replaced |
 //! | B9 | cut_and_append_is_one_step, replication, tables::commit_is_bounded_by_what_was_compared |
 //! | B10 | figure_7, long_divergent_tails, tables::appends_under_the_snapshot_are_common, tables::every_follower_log_becomes_the_leaders, tables::refusals_name_the_last_entry_that_may_be_common, tables::refusals_skip_whole_terms |
-//! | B11 | late_rejection_is_ignored, progress::late_answers_change_nothing, tables::answers_move_the_view_of_a_peer |
+//! | B11 | late_rejection_is_ignored, progress::late_answers_change_nothing, progress::nothing_is_lost_without_a_new_connection, tables::answers_move_the_view_of_a_peer |
 //! | B12 | late_rejection_is_ignored, promises_are_withdrawn, read_late_answers_over_leader_change, snapshot_of_a_stale_leader |
 //! | B13 | lost_probe_is_repeated, progress::the_window_is_bounded_in_messages_and_bytes, window_full, window_moves |
 //! | B14 | lost_probe_is_repeated, reconnected_peer |

@@ -109,6 +109,8 @@ impl<S: Storage> Raft<S> {
     /// - It was not sent before it and overtaken by it, by two copies of it, or by a new connection. A peer sends over one
     ///   link at a time, both are promises that wait for the sync in one queue, and a link keeps the order. When a newer link
     ///   from the peer is greeted, the older one ends with all that it has brought and nobody has looked at.
+    /// - Only a denial that comes on a new connection, before the peer has confirmed there what it had, is taken for a loss:
+    ///   without one it is the same process, which has what it had.
     /// - A peer that knows that it has lost something says so with the first message of every link, before it denies
     ///   anything, and then nothing is left for it to deny (see [`Raft::handle_admission`]). One with another disk was
     ///   announced by [`Raft::handle_peer_replaced`].

@@ -44,6 +44,8 @@ pub struct Progress {
     nudge: bool,
     /// The peer said on this connection that it has lost something, and has started over since.
     has_started_over: bool,
+    /// There is a new connection, and the peer has not said since that it has what it acknowledged.
+    is_unsure: bool,
     /// The peer took a snapshot and has not been sent yet all that follows it: when it last took some of that.
     following_up: Option<Millis>,
 }
@@ -62,7 +64,7 @@ pub(super) enum Rejection {
     Late,
     /// The next try is further back.
     Retry,
-    /// The peer has lost what it had acknowledged, and starts over.
+    /// The peer has lost what it had acknowledged, with the connection before this one, and starts over.
     Lost,
 }
 
@@ -105,6 +107,7 @@ impl Progress {
             moved: false,
             nudge: false,
             has_started_over: false,
+            is_unsure: false,
             following_up: None,
         }
     }
@@ -175,6 +178,7 @@ impl Progress {
             return false;
         }
         let news = index > self.match_index;
+        self.is_unsure = false;
         self.moved = true;
         self.match_index = index;
         if news && self.following_up.is_some() || self.is_sending_snapshot() && index >= floor {
@@ -209,7 +213,10 @@ impl Progress {
                 // A peer that has the matched entry names none before it, whatever it is asked for: see
                 // [`Raft::handle_peer_forgot`](crate::raft::raft::Raft::handle_peer_forgot).
                 if prev_index <= self.match_index || candidate < self.match_index {
-                    rejection = Rejection::Lost;
+                    // Only another process can have lost anything, and it has another connection.
+                    if std::mem::take(&mut self.is_unsure) {
+                        rejection = Rejection::Lost;
+                    }
                     (self.match_index, self.commit_sent) = (Index(0), Index(0));
                 }
                 self.next_index = prev_index.min(candidate.next()).max(self.match_index.next());
@@ -329,10 +336,11 @@ impl Progress {
             moved,
             nudge,
             has_started_over,
+            is_unsure,
             following_up: _,
         } = self;
         (match_index, next_index, mode, commit_sent, round_acked).hash(hasher);
-        (is_full, moved, nudge, has_started_over).hash(hasher);
+        (is_full, moved, nudge, has_started_over, is_unsure).hash(hasher);
     }
 
     /// What was on its way to the peer may be lost.
@@ -350,6 +358,7 @@ impl Progress {
         }
         self.nudge = false;
         self.has_started_over = false;
+        self.is_unsure = true;
         self.commit_sent = Index(0);
     }
 }
@@ -416,6 +425,20 @@ mod tests {
         );
         assert!(progress.on_accepted(Millis(0), Index(2), Index(0)));
         assert_eq!((progress.match_index(), progress.next_index()), (Index(2), Index(3)));
+    }
+
+    /// B11: a denial that comes late, where links do not keep the order, is no loss: the peer has confirmed on this connection
+    /// what it had.
+    /// Covers: B11
+    #[test]
+    fn nothing_is_lost_without_a_new_connection() {
+        let mut progress = replicating(9);
+        progress.on_reconnected();
+        progress.on_sent(Index(10), 1);
+        assert!(progress.on_accepted(Millis(0), Index(10), Index(0)));
+        assert_eq!(progress.on_rejected(Index(11), Index(10)), Rejection::Retry);
+        assert_eq!(progress.on_rejected(Index(10), Index(2)), Rejection::Retry);
+        assert_eq!((progress.match_index(), progress.next_index()), (Index(0), Index(3)));
     }
 
     /// So it is when the leader's log does not reach back to what the peer acknowledged, and the probe asks for a later
