@@ -60,7 +60,7 @@ tests_for() {
     moved-before-standing) echo storage_repair ;;
     append-without-bound | count-misses-changes | expire-early | logical-time-goes-back | transaction-reads-around-itself) echo kv ;;
     bookmark-too-early | dump-and-event-both | id-before-sync | id-on-every-event-of-a-transaction | \
-        reset-without-later-keys | skipped-unnoticed | watch-*)
+        reset-without-later-keys | watch-*)
         echo watch
         ;;
     recycled-keeps-salt) echo storage_reuse ;;

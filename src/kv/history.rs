@@ -79,15 +79,6 @@ impl History {
         self.changes.extend(changes.into_iter().filter(is_kept));
     }
 
-    /// One entry's changes, of this revision, were too many to be kept. So nobody can be told all that came since any
-    /// earlier one.
-    pub fn skip(&mut self, revision: Index) {
-        self.clear(revision);
-        if !mutant("skipped-unnoticed") {
-            self.first += 1;
-        }
-    }
-
     /// Forgets the changes of the oldest entry that there is.
     fn drop_oldest(&mut self) {
         let oldest = self.changes.front().expect("bytes are those of changes").revision;
@@ -98,7 +89,8 @@ impl History {
         self.floor = oldest;
     }
 
-    /// The state was replaced by a snapshot: what happened up to `floor` is not known.
+    /// What happened up to `floor` is not known: the state was replaced by a snapshot, or an entry had more changes than are
+    /// kept.
     pub fn clear(&mut self, floor: Index) {
         self.first = self.next_number();
         self.changes.clear();

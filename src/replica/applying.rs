@@ -55,7 +55,7 @@ impl<S: Storage> Replica<S> {
         self.clock.on_applied(entry.term(), self.store.logical_time(), now);
         match self.store.take_changes() {
             Some(changes) => self.history.push(changes),
-            None => self.history.skip(index),
+            None => self.history.clear(index),
         }
         if let Some(seq) = self.writes.own_seq(id) {
             let replies = &mut self.replies;

@@ -122,7 +122,7 @@ fn idle_streams_tell_the_revision() {
 /// K4: an entry with more changes than are kept is a gap, also for those who had everything before it.
 #[test]
 fn too_many_changes_reset_streams() {
-    let mut world = World::new(1_000);
+    let mut world = World::new(500);
     for n in 0..10 {
         world.apply(put(&format!("a/{n}"), b""));
     }

@@ -155,7 +155,7 @@ impl World {
         self.apply_one(command);
         match self.store.take_changes() {
             Some(changes) => self.history.push(changes),
-            None => self.history.skip(self.store.applied_index()),
+            None => self.history.clear(self.store.applied_index()),
         }
     }
 
