@@ -242,7 +242,7 @@ fn segments_in_the_wrong_place() {
     let mut misdirected = first.clone();
     misdirected[..4096].copy_from_slice(&second[..4096]);
     disk.put(FIRST, &misdirected);
-    let error = LogStorage::open(disk.directory(), options(3)).err().expect("it is damaged");
+    let Err(error) = LogStorage::open(disk.directory(), options(3)) else { panic!("it is damaged") };
     assert!(error.to_string().contains("the header of segment 2"), "{error}");
     assert!(matches!(error, StorageError::Damaged { .. }));
     let (disk, _) = sample(false);
