@@ -2,6 +2,7 @@
 
 use keva::raft::entry::Entry;
 
+use crate::checks::durable::has_prefix;
 use crate::faults::Faults;
 use crate::plan::{Class, Plan};
 use crate::support::sim_disk::{BLOCK_BYTES, SimDisk};
@@ -128,6 +129,9 @@ fn surely_durable(bytes: &[u8]) -> usize {
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
     let (mut at, mut ends, mut durable) = (4096, Vec::new(), 0);
     while let Some(Ok(entry)) = bytes.get(at + 16..).map(Entry::decode) {
+        if !has_prefix(bytes, at) {
+            break;
+        }
         durable = durable.max(number(at + 8));
         at += (16 + entry.bytes().len()).next_multiple_of(16);
         ends.push((entry.index().0, at));

@@ -163,19 +163,10 @@ impl DurableView {
 }
 
 impl Segment {
-    /// Whether what is in front of an entry is whole, too: the entry may have reached the disk without it.
-    fn has_prefix(&self, bytes: &[u8], at: usize) -> bool {
-        let mut covered = Vec::with_capacity(60);
-        covered.extend_from_slice(&bytes[88..96]);
-        covered.extend_from_slice(&(at as u64).to_le_bytes());
-        covered.extend_from_slice(&bytes[at + 4..at + PREFIX_BYTES + ENTRY_HEADER_BYTES]);
-        crc32c::crc32c(&covered) == u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
-    }
-
     fn read(&mut self, bytes: &[u8]) {
         while let Some(rest) = bytes.get(self.end + PREFIX_BYTES..) {
             let Ok(entry) = Entry::decode(rest) else { return };
-            if !self.has_prefix(bytes, self.end) {
+            if !has_prefix(bytes, self.end) {
                 return;
             }
             if entry.index().0 != self.base + self.entries.len() as u64 {
@@ -185,6 +176,16 @@ impl Segment {
             self.end += (PREFIX_BYTES + entry.bytes().len()).next_multiple_of(ALIGN_BYTES);
         }
     }
+}
+
+/// Whether what is in front of the entry at `at` of a segment is whole, too, and from this life of the file: the entry may
+/// have reached the disk without it, or be left over.
+pub(crate) fn has_prefix(bytes: &[u8], at: usize) -> bool {
+    let mut covered = Vec::with_capacity(60);
+    covered.extend_from_slice(&bytes[88..96]);
+    covered.extend_from_slice(&(at as u64).to_le_bytes());
+    covered.extend_from_slice(&bytes[at + 4..at + PREFIX_BYTES + ENTRY_HEADER_BYTES]);
+    crc32c::crc32c(&covered) == u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
 /// The newer whole copy.

@@ -1,7 +1,7 @@
 //! What must be true at any time, whatever breaks: looked at after every step that can change it.
 
 mod atlas;
-mod durable;
+pub(crate) mod durable;
 mod lives;
 pub(crate) mod model;
 mod notes;
