@@ -135,13 +135,18 @@ impl Reads {
         self.waiting.insert(self.last_number, Read { ticket, asked, deadline, confirmed: None });
     }
 
-    /// Takes a read in for which any state will do, once there is one. That is soon, so it has no deadline.
-    pub(crate) fn add_confirmed(&mut self, ticket: Ticket, asked: Asked) -> Result<(), NotApplied> {
+    /// Takes a read in for which any state will do.
+    pub(crate) fn add_confirmed(
+        &mut self,
+        ticket: Ticket,
+        asked: Asked,
+        deadline: Millis,
+    ) -> Result<(), NotApplied> {
         // Those that wait for a leader do not stand in the way of these.
         if self.waiting.len() >= 2 * READS_IN_FLIGHT_MAX {
             return Err(NotApplied::Overloaded);
         }
-        self.insert(ticket, asked, Millis::NEVER);
+        self.insert(ticket, asked, deadline);
         let read = self.waiting.get_mut(&self.last_number).expect("just added");
         read.confirmed = Some(Index(0));
         self.by_index.insert((Index(0), self.last_number));
@@ -249,7 +254,12 @@ impl Reads {
             && deadline <= now
         {
             let read = self.remove(number);
-            answer(read.ticket, Outcome::NotApplied(NotApplied::NoLeader));
+            // One that needs nobody's word waits for nothing but its turn.
+            let reason = match read.confirmed {
+                Some(Index(0)) => NotApplied::Overloaded,
+                _ => NotApplied::NoLeader,
+            };
+            answer(read.ticket, Outcome::NotApplied(reason));
         }
     }
 

@@ -224,9 +224,11 @@ impl<S: Storage> Replica<S> {
                 }
                 self.writes.add(ticket, write, deadline)
             }
-            Request::Read { key, .. } if is_stale => self.reads.add_confirmed(ticket, Asked::Value(key)),
+            Request::Read { key, .. } if is_stale => {
+                self.reads.add_confirmed(ticket, Asked::Value(key), deadline)
+            }
             Request::List { range, listing, .. } if is_stale => {
-                self.reads.add_confirmed(ticket, Asked::from((range, listing)))
+                self.reads.add_confirmed(ticket, Asked::from((range, listing)), deadline)
             }
             Request::Read { key, .. } => self.reads.add(ticket, Asked::Value(key), deadline),
             Request::List { range, listing, .. } => {

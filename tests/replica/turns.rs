@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use keva::kv::command::{Command, Operation, Transaction, Write};
 use keva::limits::{APPLY_BYTES_PER_TURN_MAX, READ_BYTES_PER_TURN_MAX};
 use keva::raft::types::Index;
-use keva::replica::io::{Consistency, KeyRange, Listing, Outcome, Reply, Request, Ticket};
+use keva::replica::io::{Consistency, KeyRange, Listing, NotApplied, Outcome, Reply, Request, Ticket};
 use keva::replica::replica::Replica;
 use keva::util::time::Millis;
 
-use crate::cluster::{PATIENCE_MS, put, read_of};
+use crate::cluster::{PATIENCE_MS, not_applied, put, read_of};
 use crate::limits::{payload_of, restarted_on};
 use crate::support::memory_storage::MemoryStorage;
 
@@ -159,4 +159,21 @@ fn counts_take_turns() {
     let counts: Vec<_> = rest.concat().into_iter().map(|reply| (reply.ticket.0, reply.outcome)).collect();
     assert_eq!(counts, [(2, Outcome::Count(6)), (3, Outcome::Count(6))]);
     assert_eq!(replica.in_flight().reads, 0);
+}
+
+/// I2, I7: a count that does not come to its end in time is answered all the same.
+#[test]
+fn counts_have_an_end() {
+    let payloads: Vec<_> = (1..=6).map(|seq| payload_of(seq, put(&format!("k{seq}"), "v").into())).collect();
+    let mut replica = restarted_on(&payloads);
+    assert_eq!(turns(&mut replica).concat(), []);
+    submit(&mut replica, 1, stale(&KeyRange::prefix("k"), Listing::Count));
+    assert_eq!(sync(&mut replica), []);
+    let late = replica.sync(Millis(PATIENCE_MS)).expect("memory works").replies;
+    assert_eq!(late.len(), 1);
+    assert_eq!(late[0].outcome, not_applied(NotApplied::Overloaded));
+    assert_eq!(replica.in_flight().reads, 0);
+    submit(&mut replica, 2, stale(&KeyRange::prefix("k"), Listing::Count));
+    let counts: Vec<_> = turns(&mut replica).concat().into_iter().map(|reply| reply.outcome).collect();
+    assert_eq!(counts, [Outcome::Count(6)]);
 }
