@@ -51,7 +51,7 @@ readonly SLOW='any-answer-confirms-reads deleted-key-comes-back incarnation-not-
 tests_for() {
     case $1 in
     chunk-of-another-snapshot | snapshot-answer-before-sync) echo raft_stories raft_tables ;;
-    loss-not-told | roll-back-answer-before-sync | suspect-votes-count) echo raft_stories ;;
+    loss-not-told | roll-back-answer-before-sync | suspect-votes-count | voter-before-sync) echo raft_stories ;;
     gap-behind-snapshot-accepted | log-begun-before-snapshot | log-kept-over-conflict | snapshot-before-hard-state | \
         start-over-keeps-terms)
         echo storage_snapshots storage_snapshot_damage storage_model

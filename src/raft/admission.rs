@@ -118,8 +118,7 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    /// After a sync: becomes a voter if what was heard, and what is durable, allows it. The new standing is durable
-    /// after the next sync, and no vote leaves before that.
+    /// After a sync: becomes a voter, durably, if what was heard, and what is durable, allows it.
     pub(super) fn maybe_admit(&mut self, now: Millis) -> Result<(), StorageError> {
         let standing = self.standing();
         let is_admitted = match standing {
@@ -137,6 +136,11 @@ impl<S: Storage> Raft<S> {
             self.renounce_named_terms(now)?;
         }
         self.storage.set_standing(Standing::Voter)?;
+        if !mutant("voter-before-sync") {
+            // A pre-vote waits for no sync. If this node were none of the voters again after a crash, those whom it
+            // encouraged would have voted, and in a new cluster there would be too few left that may.
+            self.storage.sync()?;
+        }
         self.admission = Admission::default();
         log::info!("this node votes from here on");
         if self.leader().is_none() {
