@@ -63,8 +63,12 @@ pub const TRANSACTION_BODY_BYTES_MIN: usize = 1 << 20;
 pub const PAGE_KEYS_DEFAULT: usize = 1000;
 /// Most keys in one page of a listing that can be asked for.
 pub const PAGE_KEYS_MAX: usize = 10_000;
-/// Bytes of keys and, if asked for, values in one page of a listing. Beyond it the page ends. One key is always listed.
-pub const PAGE_BYTES_MAX: usize = 128 << 10;
+/// Bytes of keys and, if asked for, values in one page of a listing, with [`LISTED_OVERHEAD_BYTES`] for each. Beyond it the
+/// page ends: a page should take about as long as a sync of the disk. One key is always listed. A thousand keys of a hundred
+/// bytes fit.
+pub const PAGE_BYTES_MAX: usize = 160 << 10;
+/// What a listed key is reckoned as besides the key and its value, in bytes.
+pub const LISTED_OVERHEAD_BYTES: usize = 64;
 /// Bytes of past changes that a node keeps for watchers unless the configuration says otherwise.
 pub const HISTORY_BYTES_DEFAULT: usize = 8 << 20;
 /// Smallest value that can be configured.

@@ -15,7 +15,7 @@ use crate::kv::range::KeyRange;
 use crate::kv::restore::{Restore, RestoreError};
 use crate::kv::session::Sessions;
 use crate::kv::snapshot::{Header, frame_bytes, hash_frame, hash_item, hash_record};
-use crate::limits::PAGE_BYTES_MAX;
+use crate::limits::{LISTED_OVERHEAD_BYTES, PAGE_BYTES_MAX};
 use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::LogicalTime;
@@ -153,14 +153,14 @@ impl Store {
         self.items.iter_from(range.first()).take_while(|(key, _)| range.contains(key))
     }
 
-    /// One page of a range: at most `limit` keys, and at most `PAGE_BYTES_MAX` bytes of keys and, `with_values`, values;
+    /// One page of a range: at most `limit` keys, and at most `PAGE_BYTES_MAX` bytes of keys, of what is known about them and, `with_values`, of values;
     /// at least one key if there is one.
     #[must_use]
     pub fn page(&self, range: &KeyRange, limit: usize, with_values: bool) -> Page {
         let mut page = Page::default();
         let mut bytes = 0;
         for (key, item) in self.range(range) {
-            bytes += key.len() + if with_values { item.value.len() } else { 0 };
+            bytes += LISTED_OVERHEAD_BYTES + key.len() + if with_values { item.value.len() } else { 0 };
             let is_full = page.len() >= limit || bytes > PAGE_BYTES_MAX;
             if is_full && !page.is_empty() {
                 page.has_more = true;

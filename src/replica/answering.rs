@@ -1,7 +1,7 @@
 //! How reads that may be answered are: so many in a turn, and long counts in several, that no turn is long.
 
 use crate::kv::store::Page;
-use crate::limits::READ_BYTES_PER_TURN_MAX;
+use crate::limits::{LISTED_OVERHEAD_BYTES, READ_BYTES_PER_TURN_MAX};
 use crate::raft::storage::Storage;
 use crate::replica::io::{Outcome, Ticket};
 use crate::replica::reads::Asked;
@@ -10,8 +10,6 @@ use crate::util::mutation::mutant;
 
 /// What an answer is reckoned as besides what is in it, in bytes.
 const ANSWER_OVERHEAD_BYTES: usize = 256;
-/// What a listed key is reckoned as besides the key and its value, in bytes.
-const LISTED_OVERHEAD_BYTES: usize = 64;
 
 impl<S: Storage> Replica<S> {
     /// Answers reads up to the turn's budget. The rest follows in the next turns.

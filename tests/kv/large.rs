@@ -48,7 +48,7 @@ fn large_states() {
         )),
         Some(KEYS)
     );
-    assert_eq!(timed("page of 10,000", || state.store.page(&prefix, 10_000, true)).len(), 10_000);
+    assert!(timed("the longest page", || state.store.page(&prefix, 10_000, false)).has_more);
     let one = timed("delete one by prefix", || state.run(delete_prefix("some/application/0000001")));
     assert_eq!(one, Applied::Deleted(1));
     let _ = state.run(put("some/application/0000001", "a value"));

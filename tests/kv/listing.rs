@@ -3,7 +3,7 @@
 use keva::kv::page::Listed;
 use keva::kv::range::KeyRange;
 use keva::kv::store::Store;
-use keva::limits::PAGE_BYTES_MAX;
+use keva::limits::{LISTED_OVERHEAD_BYTES, PAGE_BYTES_MAX};
 use proptest::prelude::*;
 
 use crate::writes::{applied, put, typed};
@@ -59,7 +59,7 @@ fn pages_are_short() {
 fn pages_have_a_bound_in_bytes() {
     let sizes = [
         ("a", PAGE_BYTES_MAX / 2),
-        ("b", PAGE_BYTES_MAX / 2 - 3),
+        ("b", PAGE_BYTES_MAX / 2 - 3 * (LISTED_OVERHEAD_BYTES + 1)),
         ("c", 0),
         ("d", 2 * PAGE_BYTES_MAX),
         ("e", 1),
@@ -74,9 +74,10 @@ fn pages_have_a_bound_in_bytes() {
     assert_eq!(store.page(&KeyRange::default(), 9, false).len(), 5);
     // Keys count, too: a page of the longest ones has as many as fit.
     let long = |n: usize| put(&format!("{n:01024}"), "");
-    let store = applied((0..PAGE_BYTES_MAX / 1024 + 1).map(long).collect());
+    let count = PAGE_BYTES_MAX / (1024 + LISTED_OVERHEAD_BYTES);
+    let store = applied((0..count + 1).map(long).collect());
     let page = store.page(&KeyRange::default(), usize::MAX, false);
-    assert_eq!((page.len(), page.has_more), (PAGE_BYTES_MAX / 1024, true));
+    assert_eq!((page.len(), page.has_more), (count, true));
 }
 
 fn bound() -> impl Strategy<Value = Option<String>> {
