@@ -47,7 +47,7 @@ fn malformed_requests() {
     let head = |line: &str, fields: &str| format!("{line} HTTP/1.1\r\nHost: h\r\n{fields}\r\n");
     let put = format!("PUT {K}");
     let length = "Content-Length: 1\r\n";
-    let rows: [(String, u16); 31] = [
+    let rows: [(String, u16); 32] = [
         (head("GET /v1/storage/key/", ""), 400),
         (head(&format!("GET /v1/storage/key/{}", "x".repeat(1_025)), ""), 400),
         (head("GET /v1/storage/key/%ff", ""), 400),
@@ -65,6 +65,7 @@ fn malformed_requests() {
         (head(&put, "Content-Length: 1\r\nContent-Length: 2\r\n"), 400),
         (head(&put, "Transfer-Encoding: chunked\r\n") + "zz\r\n", 400),
         (format!("GET {K} HTTP/1.1\r\n\r\n"), 400),
+        (head(&put, &format!("{length}Sec-Fetch-Site: cross-site\r\n")) + "x", 403),
         (head("GET /nowhere", ""), 404),
         (head("GET /v1/storage/key/k?missing=404", ""), 404),
         (head(&format!("PATCH {K}"), ""), 405),
