@@ -293,3 +293,11 @@ fn keys_with_a_prefix_are_deleted_together() {
         assert_eq!(Store::restore(&crate::snapshots::snapshot(&mut state.store)), Ok(state.store));
     }
 }
+
+/// Only ASCII white space around a number does not count, and a vertical tab is none.
+#[test]
+fn a_vertical_tab_is_no_white_space() {
+    let mut state = State { store: applied(vec![put("k", "1\u{b}"), put("n", " 1\r\n")]) };
+    assert!(matches!(state.run(add("k", 1)), Applied::Refused(_)));
+    assert_eq!(state.run(add("n", 1)), Applied::Counted(2));
+}

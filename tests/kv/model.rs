@@ -120,7 +120,7 @@ impl Model {
         let old = keys.get(key).cloned();
         let number = match &old {
             None => 0,
-            Some(old) => String::from_utf8(old.value.clone()).ok()?.trim().parse::<i64>().ok()?,
+            Some(old) => String::from_utf8(old.value.clone()).ok()?.trim_ascii().parse::<i64>().ok()?,
         };
         let sum = number.checked_add(by)?;
         let content_type = old.and_then(|old| old.content_type);
