@@ -10,8 +10,8 @@ use keva::storage::{LogStorage, StorageOptions};
 use keva::util::rng::Rng;
 use support::sim_disk::SimDisk;
 use support::storage_fixture::{
-    SimStorage, append, append_synced, contents, membership, must_open, open, options, set_term,
-    snapshot_contents, take_snapshot,
+    append, append_synced, contents, membership, must_open, open, options, set_term, snapshot_contents,
+    take_snapshot, with_entries,
 };
 
 fn id(term: u64, index: u64) -> EntryId {
@@ -33,16 +33,6 @@ fn damaged(disk: &SimDisk) -> String {
         Err(other) => panic!("expected damage, not: {other}"),
         Ok((_, report)) => panic!("expected damage, not: {report}"),
     }
-}
-
-/// `entries` entries of 1,000 bytes, four to a segment.
-fn with_entries(disk: &SimDisk, entries: u8) -> SimStorage {
-    let mut storage = must_open(disk, 1);
-    set_term(&mut storage, 1);
-    for number in 1..=entries {
-        append_synced(&mut storage, 1, &[&[number; 970]]);
-    }
-    storage
 }
 
 /// A disk with a snapshot up to entry 18 and the log from 13 to 22.

@@ -8,9 +8,7 @@ use keva::limits::{REMOVED_BYTES_PER_TURN, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_SLACK_
 use keva::raft::storage::{Housekeeping, Purpose, SnapshotMeta, SnapshotProgress, Storage};
 use keva::raft::types::{EntryId, Index, Term};
 use support::sim_disk::{Faults, SimDisk};
-use support::storage_fixture::{
-    SimStorage, append_synced, must_open, set_term, snapshot_contents, take_snapshot,
-};
+use support::storage_fixture::{SimStorage, append_synced, snapshot_contents, take_snapshot, with_entries};
 
 fn id(index: u64) -> EntryId {
     EntryId::new(Term(1), Index(index))
@@ -18,15 +16,6 @@ fn id(index: u64) -> EntryId {
 
 fn content(len: usize, seed: u8) -> Vec<u8> {
     (0..len).map(|at| (at as u8).wrapping_mul(seed | 1)).collect()
-}
-
-fn with_entries(disk: &SimDisk, entries: u8) -> SimStorage {
-    let mut storage = must_open(disk, 1);
-    set_term(&mut storage, 1);
-    for number in 1..=entries {
-        append_synced(&mut storage, 1, &[&[number; 970]]);
-    }
-    storage
 }
 
 /// Takes a snapshot and leaves what it takes the place of.

@@ -11,7 +11,7 @@ use keva::util::rng::Rng;
 use support::sim_disk::{Faults, SimDisk};
 use support::storage_driver::Driver;
 use support::storage_fixture::{
-    SimStorage, append_synced, contents, must_open, open, set_term, snapshot_contents, take_snapshot,
+    append_synced, contents, must_open, open, snapshot_contents, take_snapshot, with_entries,
 };
 
 fn id(term: u64, index: u64) -> EntryId {
@@ -25,16 +25,6 @@ fn content(len: usize, seed: u64) -> Vec<u8> {
 
 fn snapshot_name(last: EntryId) -> String {
     format!("snap-{:020}-{:020}.snap", last.index.0, last.term.0)
-}
-
-/// `entries` entries of 1,000 bytes, four to a segment.
-fn with_entries(disk: &SimDisk, entries: u8) -> SimStorage {
-    let mut storage = must_open(disk, 1);
-    set_term(&mut storage, 1);
-    for number in 1..=entries {
-        append_synced(&mut storage, 1, &[&[number; 970]]);
-    }
-    storage
 }
 
 /// What is done to a storage that holds 14 entries in four segments, the last two of them not yet durable.

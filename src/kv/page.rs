@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::kv::items::Item;
+use crate::limits::LISTED_OVERHEAD_BYTES;
 use crate::raft::types::Index;
 use crate::util::time::LogicalTime;
 
@@ -28,6 +29,8 @@ pub struct Page {
     /// All keys, one behind the other.
     names: String,
     entries: Vec<Entry>,
+    /// What [`listed_bytes`] says of all of them.
+    bytes: usize,
     /// Whether keys of the range follow behind the last one.
     pub has_more: bool,
 }
@@ -45,6 +48,7 @@ struct Entry {
 impl Page {
     /// Adds a key behind all others.
     pub(super) fn push(&mut self, key: &str, item: &Item, with_value: bool) {
+        self.bytes += listed_bytes(key, item, with_value);
         self.names.push_str(key);
         self.entries.push(Entry {
             end: self.names.len(),
@@ -73,6 +77,12 @@ impl Page {
         self.names.len()
     }
 
+    /// What the whole is reckoned as, in bytes: its keys, the values that were asked for, and `LISTED_OVERHEAD_BYTES` each.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The keys, in order.
     pub fn iter(&self) -> impl Iterator<Item = Listed<'_>> {
         let starts = std::iter::once(0).chain(self.entries.iter().map(|entry| entry.end));
@@ -95,4 +105,9 @@ impl Page {
             value: entry.value.as_deref(),
         }
     }
+}
+
+/// What a key on a page is reckoned as.
+pub(super) fn listed_bytes(key: &str, item: &Item, with_value: bool) -> usize {
+    LISTED_OVERHEAD_BYTES + key.len() + if with_value { item.value.len() } else { 0 }
 }

@@ -10,12 +10,13 @@ pub use crate::kv::items::Item;
 use crate::kv::items::Items;
 pub use crate::kv::outcome::Applied;
 pub use crate::kv::page::Page;
+use crate::kv::page::listed_bytes;
 use crate::kv::payload::Payload;
 use crate::kv::range::KeyRange;
 use crate::kv::restore::{Restore, RestoreError};
 use crate::kv::session::Sessions;
 use crate::kv::snapshot::{Header, frame_bytes, hash_frame, hash_item, hash_record};
-use crate::limits::{LISTED_OVERHEAD_BYTES, PAGE_BYTES_MAX};
+use crate::limits::PAGE_BYTES_MAX;
 use crate::raft::types::Index;
 use crate::util::mutation::mutant;
 use crate::util::time::LogicalTime;
@@ -158,9 +159,8 @@ impl Store {
     #[must_use]
     pub fn page(&self, range: &KeyRange, limit: usize, with_values: bool) -> Page {
         let mut page = Page::default();
-        let mut bytes = 0;
         for (key, item) in self.range(range) {
-            bytes += LISTED_OVERHEAD_BYTES + key.len() + if with_values { item.value.len() } else { 0 };
+            let bytes = page.bytes() + listed_bytes(key, item, with_values);
             let is_full = page.len() >= limit || bytes > PAGE_BYTES_MAX;
             if is_full && !page.is_empty() {
                 page.has_more = true;

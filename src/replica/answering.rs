@@ -1,7 +1,6 @@
 //! How reads that may be answered are: so many in a turn, and long counts in several, that no turn is long.
 
-use crate::kv::store::Page;
-use crate::limits::{LISTED_OVERHEAD_BYTES, READ_BYTES_PER_TURN_MAX};
+use crate::limits::READ_BYTES_PER_TURN_MAX;
 use crate::raft::storage::Storage;
 use crate::replica::io::{Outcome, Ticket};
 use crate::replica::reads::Asked;
@@ -37,7 +36,7 @@ impl<S: Storage> Replica<S> {
             }
             Asked::Page { range, limit, with_values } => {
                 let page = self.store.page(&range, limit, with_values);
-                let bytes = page_bytes(&page);
+                let bytes = page.bytes();
                 (Outcome::Page(page), bytes)
             }
             Asked::Count(_) => unreachable!("it is counted first"),
@@ -56,9 +55,4 @@ impl<S: Storage> Replica<S> {
             self.answer(ticket, Outcome::Count(count));
         }
     }
-}
-
-fn page_bytes(page: &Page) -> usize {
-    let values: usize = page.iter().filter_map(|listed| listed.value).map(<[u8]>::len).sum();
-    page.key_bytes() + values + page.len() * LISTED_OVERHEAD_BYTES
 }

@@ -138,3 +138,13 @@ pub fn take_snapshot<D: Directory>(
     while storage.clean_up()? {}
     Ok(progress)
 }
+
+/// `entries` entries of 1,000 bytes, four to a segment.
+pub fn with_entries(disk: &SimDisk, entries: u8) -> SimStorage {
+    let mut storage = must_open(disk, 1);
+    set_term(&mut storage, 1);
+    for number in 1..=entries {
+        append_synced(&mut storage, 1, &[&[number; 970]]);
+    }
+    storage
+}
